@@ -1,0 +1,1 @@
+"""Procedural furnished rooms with exact 3D truth: furniture -> scene -> render."""

@@ -1,0 +1,169 @@
+"""Make the rooms: pictures, exact truth and questions, in SpatialLadder-26k's schema.
+
+    python -m data.rooms.prepare                                        # the paper's composition, in datasets/rooms
+    python -m data.rooms.prepare --pictures 500 --size 128 --out DIR    # the same proportions, smaller
+    python -m data.rooms.prepare --pictures 12000 --view-sets 0 --videos 0
+
+A data folder holds, for each of train, val, test and ood: scenes.jsonl (room, oriented boxes, and for every frame the
+camera and what it shows: all that later questions need), localization.jsonl, with --seeing also seeing.jsonl, and the
+images beside them. One room gives a picture, eight views and a walk, as far as each was asked for.
+Interrupted and started again it goes on where it was. The same settings give the same bytes, whatever --workers is.
+"""
+
+import os
+import shutil
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from data.rooms.questions import NAMES, localization_rows, seeing_rows
+from data.rooms.render import contact_sheet, render, visible_objects
+from data.rooms.scene import (
+    LEVELS,
+    SPLITS,
+    camera_to_json,
+    make_scene,
+    scene_to_json,
+    single_camera,
+    view_cameras,
+    walk_cameras,
+)
+from nanoladder.common import UserError, parse, read_json, run_script, setting, write_json, write_jsonl
+
+PAPER = {"pictures": 5929, "view_sets": 5752, "videos": 9000}  # SpatialLadder-26k, section 3 of the paper
+SHARD = 50  # rooms a worker makes at a time; a finished shard is never made again
+
+
+@dataclass
+class Settings:
+    out: str = setting("datasets/rooms", "data folder")
+    pictures: int = setting(PAPER["pictures"], "training rooms with a single picture")
+    view_sets: int | None = setting(None, "training rooms with eight views; the paper's share of --pictures")
+    videos: int | None = setting(None, "training rooms with a 16-frame walk; the paper's share of --pictures")
+    held_out: int = setting(500, "rooms in each of val, test and ood, with the same modalities")
+    size: int = setting(96, "side of a frame in pixels")
+    seeing: bool = setting(False, "write stage 0's questions and index images too")
+    seed: int = setting(0, "seed of all rooms; splits never share one")
+    workers: int = setting(os.cpu_count() or 1, "processes")
+
+
+def main(argv):
+    s = parse(Settings, argv, doc=__doc__)
+    for name in ("view_sets", "videos"):
+        if getattr(s, name) is None:
+            setattr(s, name, round(s.pictures * PAPER[name] / PAPER["pictures"]))
+    root, described = Path(s.out), {k: v for k, v in asdict(s).items() if k not in ("out", "workers")}
+    described["names"] = list(NAMES)
+    if (root / "prepare.json").exists() and read_json(root / "prepare.json") != described:
+        raise UserError(f"{root} was made with other settings (see its prepare.json): name another --out, or delete it")
+    root.mkdir(parents=True, exist_ok=True)
+    write_json(root / "prepare.json", described)
+
+    jobs = [
+        (s, split, shard)
+        for split in SPLITS
+        for shard in range(-(-_rooms(s, split) // SHARD))
+        if not _done_file(root, split, shard).exists()
+    ]
+    with ProcessPoolExecutor(s.workers) as pool:
+        futures = [pool.submit(make_shard, *job) for job in jobs]
+        with tqdm(total=len(jobs) * SHARD, desc="rooms", unit="room", smoothing=0.1) as bar:
+            for future in as_completed(futures):
+                future.result()
+                bar.update(SHARD)
+    for split in SPLITS:
+        _merge(s, root / split)
+    if not (root / "contact_sheet.png").exists():
+        contact_sheet(root / "contact_sheet.png", seed=s.seed)
+    print(f"{root}: " + ", ".join(f"{split} {_rooms(s, split)} rooms" for split in SPLITS))
+
+
+def _rooms(s, split):
+    """How many rooms a split needs: a room gives one of each modality."""
+    return max(s.pictures, s.view_sets, s.videos) if split == "train" else s.held_out
+
+
+def _kinds(s):
+    return ["scenes", "localization", *(["seeing"] if s.seeing else [])]
+
+
+def _part(root, split, kind, shard):
+    return root / split / "parts" / f"{kind}-{shard:05d}.jsonl"
+
+
+def _done_file(root, split, shard):
+    merged = root / split / "scenes.jsonl"
+    return merged if merged.exists() else _part(root, split, "scenes", shard)
+
+
+def make_shard(s, split, shard):
+    """Render SHARD rooms and write their rows; scenes-N.jsonl comes last and marks the shard as whole."""
+    root, rows = Path(s.out), {kind: [] for kind in _kinds(s)}
+    (root / split / "parts").mkdir(parents=True, exist_ok=True)
+    (root / split / "images" / f"{shard:05d}").mkdir(parents=True, exist_ok=True)
+    for index in range(shard * SHARD, min((shard + 1) * SHARD, _rooms(s, split))):
+        _make_room(s, split, shard, index, rows)
+    for kind in reversed(_kinds(s)):
+        write_jsonl(_part(root, split, kind, shard), rows[kind])
+
+
+def _make_room(s, split, shard, index, rows):
+    level = index % len(LEVELS) + 1
+    scene = make_scene(s.seed, split, index, level)
+    rng = np.random.default_rng([s.seed, SPLITS.index(split), index, 1])  # its own stream: camera and questions
+    wanted = {
+        "single_image": (s.pictures, lambda: [single_camera(scene, rng)]),
+        "multi_view": (s.view_sets, lambda: view_cameras(scene)),
+        "video": (s.videos, lambda: walk_cameras(scene)),
+    }
+    frames = []
+    for modality, (count, cameras) in wanted.items():
+        if index >= (count if split == "train" else s.held_out * (count > 0)):
+            continue
+        for number, camera in enumerate(cameras()):
+            name = f"images/{shard:05d}/{index:06d}_{modality}_{number:02d}.png"
+            frame = render(scene, camera, s.size)
+            visible = visible_objects(scene, camera, frame)
+            path = Path(s.out) / split / name
+            Image.fromarray(frame.rgb).save(path, compress_level=1)
+            frames.append({"image": name, "data_type": modality, "camera": camera_to_json(camera), "visible": visible})
+            if modality != "single_image":
+                continue
+            row = {"image": [name], "data_type": modality, "level": level, "scene": scene.id}
+            new = {"localization": localization_rows(scene, visible, s.size, rng)}
+            if s.seeing:
+                new["seeing"] = seeing_rows(scene, frame, visible, rng)
+                _save_names(scene, frame.ids, path.with_suffix(".names.png"))
+            for kind, questions in new.items():
+                rows[kind] += [{"question_id": index * 100 + k} | q | row for k, q in enumerate(questions)]
+    truth = scene_to_json(scene)
+    del truth["cameras"]
+    rows["scenes"].append(truth | {"frames": frames})
+
+
+def _save_names(scene, ids, path):
+    """Index image: for each pixel the place in NAMES of what it shows."""
+    table = np.array([NAMES.index(o.category) for o in scene.objects] + [2, 1, 0], dtype=np.uint8)  # -1 floor is last
+    Image.fromarray(table[ids]).save(path, compress_level=1)
+
+
+def _merge(s, folder):
+    """Join the shards' rows in order, then drop them; scenes.jsonl comes last, as the sign that all are joined."""
+    for kind in reversed(_kinds(s)):
+        parts = sorted((folder / "parts").glob(f"{kind}-*.jsonl"))
+        if not parts:  # merged by an earlier call
+            continue
+        partial = folder / f"{kind}.partial"
+        with open(partial, "wb") as out:
+            for part in parts:
+                out.write(part.read_bytes())
+        partial.replace(folder / f"{kind}.jsonl")
+    shutil.rmtree(folder / "parts", ignore_errors=True)
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,310 @@
+"""From JSONL rows to batches: the one schema, the one conversation layout, the one collation.
+
+Every data set is a folder with a JSONL file in SpatialLadder-26k's fields and the images it names. A row:
+
+    {"question_id": 7, "question": "Locate the chair.", "answer": [{"bbox_2d": [12, 34, 56, 78], "label": "chair"}],
+     "image": ["images/000007.png"], "data_type": "single_image", "level": 2}
+
+An answer is a list of boxes in pixels of the original image, or a string. Rows about the same images become one
+sequence, so that the images are encoded once and only the questions tell the answers apart:
+
+    prefix    <|im_start|>user <image>          segment 0, seen by everything after it
+    question  Locate the chair. ... answer      segment 1, sees the prefix and itself
+    question  Locate the lamp.  ... answer      segment 2, likewise: it never sees segment 1
+
+Each question starts at the position that follows the prefix, so its logits are exactly those it has when asked alone.
+"""
+
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+from nanoladder.common import UserError
+from nanoladder.image import MAX_FILE_PIXELS, fit, load_image, preprocess, rescale_box
+from nanoladder.model import mrope_position_ids
+
+IGNORE_INDEX = -100  # labels without a loss, as torch.nn.functional.cross_entropy has it
+DATA_TYPES = ("single_image", "multi_view", "video")
+PADDING_STEP = 16  # sequence lengths are rounded up to this, so that few shapes exist to compile and to tune
+
+
+@dataclass(slots=True)
+class Row:
+    """One question. `where` is FILE:LINE, for error messages; `sizes` the images' (width, height)."""
+
+    question_id: int
+    question: str
+    answer: str | list
+    images: tuple[Path, ...]
+    question_type: str
+    data_type: str
+    level: int
+    where: str
+    sizes: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def is_localization(self):
+        return isinstance(self.answer, list)
+
+
+# ---------------------------------------------------------------- reading, with every complaint before training
+
+
+def read_rows(path, limit=None):
+    """Rows of a JSONL file, checked field by field; a UserError names file, line and what to change."""
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; make the rooms with `python -m data.rooms.prepare` or name a folder with --data")
+    rows = []
+    with open(path, encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            if limit is not None and len(rows) == limit:
+                break
+            rows.append(_parse_row(line, path, f"{path}:{number}"))
+    if not rows:
+        raise UserError(f"{path}: no rows in it")
+    return rows
+
+
+def _parse_row(line, path, where):
+    try:
+        raw = json.loads(line)
+    except ValueError as error:
+        raise UserError(f"{where}: not valid JSON ({error})") from None
+    if not isinstance(raw, dict):
+        raise UserError(f"{where}: a row must be a JSON object, not {type(raw).__name__}")
+    for field, kind in (("question_id", int), ("question", str), ("answer", (str, list)), ("image", list)):
+        if not isinstance(raw.get(field), kind):
+            raise UserError(f"{where}: field '{field}' is missing or of the wrong type")
+    if raw.get("data_type") not in DATA_TYPES:
+        raise UserError(f"{where}: data_type is {raw.get('data_type')!r}, must be one of {', '.join(DATA_TYPES)}")
+    if not raw["image"]:
+        raise UserError(f"{where}: no images; every row asks about at least one")
+    if isinstance(raw["answer"], list):
+        if not raw["answer"]:
+            raise UserError(f"{where}: empty answer; a localization row lists at least one box")
+        for item in raw["answer"]:
+            _check_box(item, where)
+    return Row(
+        raw["question_id"], raw["question"], raw["answer"],
+        tuple(_inside(path.parent, name, where) for name in raw["image"]),
+        raw.get("question_type", "localization"), raw["data_type"], raw.get("level", 0), where,
+    )  # fmt: skip
+
+
+def _check_box(item, where):
+    box = item.get("bbox_2d") if isinstance(item, dict) else None
+    if not (isinstance(box, list) and len(box) == 4 and all(isinstance(v, (int, float)) for v in box)):
+        raise UserError(f"{where}: bbox_2d must be a list of four numbers [x1, y1, x2, y2]")
+    if not isinstance(item.get("label"), str):
+        raise UserError(f"{where}: a box needs a label")
+    if not (0 <= box[0] < box[2] and 0 <= box[1] < box[3]):
+        raise UserError(f"{where}: box {box} is empty, inverted or starts outside its image")
+
+
+def _inside(root, name, where):
+    resolved = _resolve(root, name) if isinstance(name, str) else None
+    if resolved is None:
+        raise UserError(f"{where}: image path {name!r} leaves the data folder; use paths relative to {root}")
+    return resolved
+
+
+@lru_cache(maxsize=1 << 20)
+def _resolve(root, name):
+    """root/name, or None where that is not inside root (absolute, `..`, a link that leads out)."""
+    path = root / name
+    return path if path.resolve().is_relative_to(root.resolve()) else None
+
+
+def check_images(rows):
+    """Open every image once, verify it, fill in `row.sizes`, and hold the rows' boxes against them.
+
+    A missing, truncated or absurdly large image, or a box outside its image, is a UserError that names the row.
+    """
+    sizes = {}
+    for row in rows:
+        for path in row.images:
+            sizes.setdefault(path, row.where)
+    for path, where in tqdm(sizes.items(), desc="check images", unit="image", mininterval=0.5, leave=False):
+        try:
+            with Image.open(path) as image:
+                if image.width * image.height > MAX_FILE_PIXELS:
+                    raise UserError(f"{where}: {path} has {image.width}x{image.height} pixels, which is no photograph")
+                sizes[path] = image.size
+                image.verify()
+        except UserError:
+            raise
+        except FileNotFoundError:
+            raise UserError(f"{where}: no image {path}") from None
+        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+            raise UserError(f"{where}: {path} is not a readable image ({error})") from None
+    for row in rows:
+        row.sizes = tuple(sizes[path] for path in row.images)
+        if row.is_localization:
+            width, height = row.sizes[0]
+            for item in row.answer:
+                if item["bbox_2d"][2] > width or item["bbox_2d"][3] > height:
+                    raise UserError(f"{row.where}: box {item['bbox_2d']} reaches outside its {width}x{height} image")
+
+
+# ---------------------------------------------------------------- rows to text
+
+
+def boxes_in_input(row, image_config):
+    """The row's boxes in integer pixels of the resized image, which is what the model sees and says."""
+    size, resized = row.sizes[0], fit(row.sizes[0], image_config)
+    return [
+        {"label": item["label"], "bbox_2d": [round(v) for v in rescale_box(item["bbox_2d"], size, resized)]}
+        for item in row.answer
+    ]
+
+
+def target_text(row, image_config):
+    """What the assistant should say: the answer itself, or its boxes as compact JSON, label before box.
+
+    >>> target_text(row, image_config)
+    '[{"label":"chair","bbox_2d":[12,34,56,78]}]'
+    """
+    if not row.is_localization:
+        return row.answer
+    return json.dumps(boxes_in_input(row, image_config), separators=(",", ":"))
+
+
+# ---------------------------------------------------------------- rows to tensors
+
+
+class Dataset(torch.utils.data.Dataset):
+    """Rows grouped by their images; item (epoch, i) is a training example about the i-th group.
+
+    `questions` of the group's rows, drawn by (seed, epoch, i) alone: no random state to keep, so a resumed run sees
+    exactly what an unbroken one would have.
+    """
+
+    def __init__(self, rows, tokenizer, image_config, model_config, questions=4, seed=0, names=None):
+        groups = {}
+        for row in rows:
+            groups.setdefault(row.images, []).append(row)
+        self.groups = list(groups.values())
+        self.tokenizer, self.image_config, self.model_config = tokenizer, image_config, model_config
+        self.questions, self.seed, self.names = questions, seed, names
+
+    def __len__(self):
+        return len(self.groups)
+
+    def __getitem__(self, key):
+        epoch, i = key
+        group = self.groups[i]
+        rng = np.random.default_rng([self.seed, epoch, i])
+        rows = [group[j] for j in rng.permutation(len(group))[: self.questions]]
+        return self.encode(rows)
+
+    def encode(self, rows):
+        """One sequence about one set of images: ids, labels, segments, positions, patches."""
+        tok = self.tokenizer
+        example = encode_prompt(rows[0], tok, self.image_config, self.model_config)
+        ids, positions, start = example["input_ids"], [example["position_ids"]], example["next_position"]
+        labels, segments = [IGNORE_INDEX] * len(ids), [0] * len(ids)
+        for number, row in enumerate(rows, 1):
+            question, answer = tok.question(row.question), tok.answer(target_text(row, self.image_config))
+            ids = ids + question + answer
+            labels += [IGNORE_INDEX] * len(question) + answer
+            length = len(question) + len(answer)
+            segments += [number] * length
+            positions.append(torch.arange(start, start + length).expand(3, -1))
+        example |= {
+            "input_ids": ids,
+            "labels": labels,
+            "segments": segments,
+            "position_ids": torch.cat(positions, dim=1),
+        }
+        if self.names is not None:
+            example["name_shares"] = name_shares(rows[0].images[0], example["grid_thw"][0], self.image_config, len(self.names))
+        return example
+
+
+def encode_prompt(row, tokenizer, image_config, model_config, question=None):
+    """The shared prefix of a row's images, followed by `question` where one is given (for generation)."""
+    pixel_values, grid_thw = preprocess([load_image(path) for path in row.images], image_config)
+    ids = tokenizer.prefix([t * h * w // image_config.merge_size**2 for t, h, w in grid_thw])
+    if question is not None:
+        ids = ids + tokenizer.question(question)
+    position_ids, next_position = mrope_position_ids(ids, grid_thw, [], [], model_config)
+    return {
+        "input_ids": ids,
+        "position_ids": position_ids,
+        "next_position": next_position,
+        "pixel_values": pixel_values,
+        "grid_thw": grid_thw,
+    }
+
+
+def name_shares(path, grid_thw, image_config, num_names):
+    """Share of each name's pixels in the cell that each image token stands for: [tokens, names], rows sum to 1.
+
+    Reads the index image IMAGE.names.png that the rooms keep beside IMAGE.png.
+    """
+    path = path.with_suffix(".names.png")
+    cell = image_config.patch_size * image_config.merge_size
+    rows, cols = grid_thw[1] // image_config.merge_size, grid_thw[2] // image_config.merge_size
+    try:
+        with Image.open(path) as image:
+            index = np.asarray(image.resize((cols * cell, rows * cell), Image.Resampling.NEAREST)).astype(np.int64)
+    except OSError as error:
+        raise UserError(f"{path}: not a readable index image ({error}); the dense loss needs it, or set --dense 0") from None
+    cells = index.reshape(rows, cell, cols, cell).swapaxes(1, 2).reshape(rows * cols, cell * cell)
+    flat = cells + num_names * np.arange(rows * cols)[:, None]
+    counts = np.bincount(flat.ravel(), minlength=rows * cols * num_names)
+    return torch.from_numpy(counts.reshape(rows * cols, num_names) / cell**2).float()
+
+
+def collate(examples):
+    """Right-padded batch. `segments` is -1 on padding, so nothing attends to it."""
+    longest = max(len(e["input_ids"]) for e in examples)
+    length = -(-longest // PADDING_STEP) * PADDING_STEP
+    batch = {
+        "input_ids": torch.zeros(len(examples), length, dtype=torch.long),
+        "labels": torch.full((len(examples), length), IGNORE_INDEX),
+        "segments": torch.full((len(examples), length), -1),
+        "position_ids": torch.zeros(3, len(examples), length, dtype=torch.long),
+    }
+    for b, example in enumerate(examples):
+        n = len(example["input_ids"])
+        for name in ("input_ids", "labels", "segments"):
+            batch[name][b, :n] = torch.tensor(example[name])
+        batch["position_ids"][:, b, :n] = example["position_ids"]
+    batch["pixel_values"] = torch.cat([e["pixel_values"] for e in examples])
+    batch["grid_thw"] = [grid for e in examples for grid in e["grid_thw"]]
+    if "name_shares" in examples[0]:
+        batch["name_shares"] = torch.cat([e["name_shares"] for e in examples])
+    return batch
+
+
+def attention_mask(segments):
+    """[B, T] segments -> bool [B, 1, T, T]: earlier tokens of the prefix and of one's own segment are seen."""
+    query, key = segments[:, None, :, None], segments[:, None, None, :]
+    causal = torch.ones(segments.shape[1], segments.shape[1], dtype=torch.bool, device=segments.device).tril()
+    return causal & ((key == 0) | (key == query))
+
+
+def plan_order(levels, total, climb, seed):
+    """(epoch, index) of `total` examples: shuffled passes, emptier rooms first.
+
+    `levels` is each group's level. With climb > 0 the first `climb` share of the examples comes from the two lower
+    levels alone, and the rest from all; 0 mixes all from the start. Made at once and from the seed alone, so a
+    resumed run needs only its step.
+    """
+    levels = np.asarray(levels)
+    phases = [(np.flatnonzero(levels < levels.max()), int(total * climb)), (np.arange(len(levels)), total)]
+    order, epoch = [], 0
+    for pool, end in phases:
+        while len(pool) and len(order) < end:
+            shuffled = np.random.default_rng([seed, epoch]).permutation(pool)
+            order += [(epoch, int(i)) for i in shuffled[: end - len(order)]]
+            epoch += 1
+    return order

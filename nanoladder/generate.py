@@ -1,0 +1,112 @@
+"""Batched sampling with a KV cache. A prompt's pictures and text are computed once for its whole group.
+
+Prompts are padded on the left so that all completions start in the same column; every token's position is
+given, nothing is guessed from the padding.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from nanoladder.model import KVCache, Qwen2_5_VL
+
+
+class Completions(NamedTuple):
+    """Rows: all samples of the first prompt, then of the second; C is the length of the longest."""
+
+    ids: Tensor  # [B*G, C] filled with the first end id behind the end
+    mask: Tensor  # [B*G, C] true up to and including the first end token
+    logprobs: Tensor  # [B*G, C] under policy_logprobs, 0 behind the end
+
+
+def policy_logprobs(logits: Tensor, temperature: float = 1.0, banned_ids=()) -> Tensor:
+    """Log-probabilities [..., V] of the policy, in fp32: one definition for the sampler and the trainer.
+
+    Banned ids (vision placeholders: nothing could be put in their places) get probability 0.
+    """
+    logits = logits.float() / temperature
+    if len(banned_ids):
+        banned = torch.zeros(logits.shape[-1], dtype=torch.bool, device=logits.device)
+        banned[torch.as_tensor(list(banned_ids), device=logits.device)] = True
+        logits = logits.masked_fill(banned, float("-inf"))
+    return logits.log_softmax(dim=-1)
+
+
+def left_pad(prompts: list[dict], pad_id: int, device) -> tuple[Tensor, Tensor, Tensor]:
+    """input_ids [B, T], position_ids [3, B, T] and bool valid [B, T] of prompts moved to the right edge."""
+    longest = max(len(prompt["input_ids"]) for prompt in prompts)
+    ids = torch.full((len(prompts), longest), pad_id)
+    positions = torch.zeros(3, len(prompts), longest, dtype=torch.long)
+    for row, prompt in enumerate(prompts):
+        length = len(prompt["input_ids"])
+        ids[row, longest - length :] = torch.as_tensor(prompt["input_ids"])
+        positions[:, row, longest - length :] = torch.as_tensor(prompt["position_ids"])
+    lengths = torch.tensor([len(prompt["input_ids"]) for prompt in prompts])
+    valid = torch.arange(longest) >= longest - lengths[:, None]
+    return ids.to(device), positions.to(device), valid.to(device)
+
+
+@torch.no_grad()
+def generate(
+    model: Qwen2_5_VL,
+    prompts: list[dict],
+    max_new_tokens: int,
+    eos_ids: list[int],
+    temperature: float = 0.0,
+    banned_ids=(),
+    group_size: int = 1,
+    generator: torch.Generator | None = None,
+) -> Completions:
+    """Complete each prompt group_size times; greedy at temperature 0, else from the pure softmax.
+
+    prompts: dicts of input_ids [T], position_ids [3, T] (mrope_position_ids), and for those with pictures
+    pixel_values [N, ...] and grid_thw. generator: on the model's device, for samples that can be repeated.
+    """
+    device, dtype = model.lm_head.weight.device, model.lm_head.weight.dtype
+    ids, positions, valid = left_pad(prompts, eos_ids[0], device)
+    (B, T), G = ids.shape, group_size
+    pictures = [prompt for prompt in prompts if prompt.get("grid_thw")]
+    image_embeds = None
+    if pictures:
+        pixel_values = torch.cat([prompt["pixel_values"] for prompt in pictures]).to(device)
+        grids = [grid for prompt in pictures for grid in prompt["grid_thw"]]
+        image_embeds = model.visual(pixel_values, grids)
+    causal = torch.ones(T, T, dtype=torch.bool, device=device).tril()
+    itself = torch.eye(T, dtype=torch.bool, device=device)  # padding must see something, or it turns into NaN
+    mask = None if bool(valid.all()) else ((causal & valid[:, None]) | itself)[:, None]  # [B, 1, T, T]
+    cache = KVCache.empty(model.config, B, T + max_new_tokens, device, dtype)
+    hidden = model(ids, positions, image_embeds, mask, cache)[:, -1]  # [B, D]
+
+    cache, hidden = cache.expand(G), hidden.repeat_interleave(G, dim=0)
+    position = (positions.amax(dim=(0, 2)) + 1).repeat_interleave(G)  # [B*G]
+    if mask is not None:  # [B*G, 1, 1, T + new]
+        valid = torch.cat((valid, valid.new_ones(B, max_new_tokens)), dim=1)
+        mask = valid.repeat_interleave(G, dim=0)[:, None, None]
+    ends = torch.tensor(eos_ids, device=device)
+    alive = torch.ones(B * G, dtype=torch.bool, device=device)
+    rows = torch.arange(B * G, device=device)  # of the result, still carried along
+    ids = torch.full((B * G, max_new_tokens), eos_ids[0], device=device)
+    chosen = torch.zeros(B * G, max_new_tokens, device=device)
+    for step in range(max_new_tokens):
+        logprobs = policy_logprobs(model.lm_head(hidden), temperature or 1.0, banned_ids)  # [rows, V]
+        if temperature:
+            token = torch.multinomial(logprobs.exp(), 1, generator=generator)  # [rows, 1]
+        else:
+            token = logprobs.argmax(dim=-1, keepdim=True)
+        ids[rows, step], chosen[rows, step] = token[:, 0], logprobs.gather(1, token)[:, 0]
+        alive = alive & ~torch.isin(token[:, 0], ends)
+        remaining = int(alive.sum())
+        if remaining == 0 or step + 1 == max_new_tokens:
+            break
+        if 2 * remaining <= len(alive):  # half of them are done: go on without
+            keep = alive.nonzero()[:, 0]
+            rows, alive, token, position = rows[keep], alive[keep], token[keep], position[keep]
+            cache, mask = cache.select(keep), None if mask is None else mask[keep]
+        seen = None if mask is None else mask[..., : cache.length + 1]
+        hidden = model(token, position.expand(3, -1)[..., None], None, seen, cache)[:, -1]
+        position = position + 1
+    is_end = torch.isin(ids, ends)
+    mask = is_end.cumsum(dim=1) - is_end.long() == 0  # what follows the first end is no answer
+    ids, chosen = ids.masked_fill(~mask, eos_ids[0]), chosen.masked_fill(~mask, 0.0)
+    return Completions(ids[:, : step + 1], mask[:, : step + 1], chosen[:, : step + 1])

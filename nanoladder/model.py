@@ -1,0 +1,512 @@
+"""Qwen2.5-VL from scratch: vision transformer, decoder, KV cache, M-RoPE (arXiv 2502.13923).
+
+The same code runs a 1.5 M-parameter laptop model and the published 3B and 7B: only the Config differs.
+Parameters carry the names of the published Hugging Face checkpoints. Read from the bottom up:
+rotary positions, vision (plan, attention, block, transformer), decoder (cache, attention, layer), model.
+
+Shapes: B batch, T tokens, S tokens attended to, D width, H heads, K key/value heads, Dh head width,
+        N patches of all images, M merged patches (image tokens), L patches a segment, C channels.
+"""
+
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+Grid = tuple[int, int, int]  # frames, rows and columns of one image or video, counted in patches
+
+
+@dataclass(frozen=True)
+class VisionConfig:
+    """Shape of the vision transformer; fields are named as in Hugging Face's `vision_config`."""
+
+    depth: int = 32
+    hidden_size: int = 1280
+    intermediate_size: int = 3420
+    num_heads: int = 16
+    out_hidden_size: int = 2048
+    patch_size: int = 14  # pixels
+    temporal_patch_size: int = 2  # frames
+    spatial_merge_size: int = 2  # patches a side that become one image token
+    window_size: int = 112  # pixels
+    fullatt_block_indexes: tuple[int, ...] = (7, 15, 23, 31)
+    tokens_per_second: int = 2  # time positions a second of video
+    in_channels: int = 3
+
+
+@dataclass(frozen=True)
+class Config:
+    """Shape of the whole model; token ids belong to the tokenizer and are given at construction."""
+
+    vision: VisionConfig = field(default_factory=VisionConfig)
+    vocab_size: int = 151936
+    hidden_size: int = 2048
+    intermediate_size: int = 11008
+    num_hidden_layers: int = 36
+    num_attention_heads: int = 16
+    num_key_value_heads: int = 2
+    rope_theta: float = 1e6
+    mrope_section: tuple[int, int, int] = (16, 24, 24)  # frequencies of time, height, width
+    rms_norm_eps: float = 1e-6
+    tie_word_embeddings: bool = True
+    max_position_embeddings: int = 128000
+    image_token_id: int = 151655
+    video_token_id: int = 151656
+    vision_start_token_id: int = 151652
+    vision_end_token_id: int = 151653
+    eos_token_id: int = 151645
+    pad_token_id: int = 151643
+
+    @property
+    def head_dim(self) -> int:
+        return self.hidden_size // self.num_attention_heads
+
+
+# M-RoPE hands the width axis the lowest frequencies. At theta 1e6 the narrow heads of nano and small could not
+# tell neighbouring columns apart; at theta 10 these differ by 0.1 to 0.3 radians.
+PRESETS = {
+    "nano": Config(
+        VisionConfig(4, 128, 256, 4, 128, patch_size=8, window_size=48, fullatt_block_indexes=(1, 3)),
+        vocab_size=1024, hidden_size=128, intermediate_size=384, num_hidden_layers=4, num_attention_heads=4,
+        num_key_value_heads=2, rope_theta=10.0, mrope_section=(2, 7, 7), max_position_embeddings=4096,
+    ),
+    "small": Config(
+        VisionConfig(8, 384, 1024, 6, 512, patch_size=8, window_size=64, fullatt_block_indexes=(3, 7)),
+        vocab_size=1024, hidden_size=512, intermediate_size=1408, num_hidden_layers=8, num_attention_heads=8,
+        num_key_value_heads=4, rope_theta=10.0, mrope_section=(4, 14, 14), max_position_embeddings=8192,
+    ),
+    "3b": Config(),
+    "7b": Config(
+        VisionConfig(out_hidden_size=3584), vocab_size=152064, hidden_size=3584, intermediate_size=18944,
+        num_hidden_layers=28, num_attention_heads=28, num_key_value_heads=4, tie_word_embeddings=False,
+    ),
+}  # fmt: skip
+
+
+# ---------------------------------------------------------------------------- rotary positions
+
+
+def rope_frequencies(theta: float, dim: int, device=None) -> Tensor:
+    """Radians a step for each of the dim/2 rotating pairs: theta^(-2i/dim). -> [dim/2]"""
+    return 1.0 / theta ** (torch.arange(0, dim, 2, device=device, dtype=torch.float32) / dim)
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn the pairs (i, i + Dh/2) of x [..., Dh] by angles given as cos, sin [..., Dh/2], in fp32."""
+    a, b = x.float().chunk(2, dim=-1)
+    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1).type_as(x)
+
+
+def mrope_position_ids(
+    input_ids,
+    image_grids: list[Grid],
+    video_grids: list[Grid],
+    second_per_grid_ts: list[float],
+    config: Config,
+) -> tuple[Tensor, int]:
+    """Time, height and width position of every token of one sequence (Qwen2-VL, section 2.1).
+
+    Text advances all three axes together. A picture's tokens stand at (start + time, start + row, start +
+    column), rows and columns in merged patches; a still image takes no time scaling, a video's time is
+    tokens_per_second * seconds, truncated only at the end. What follows starts one past the largest position.
+
+    input_ids: T ids. Grids in order of appearance. second_per_grid_ts: of each video, the seconds a time step.
+    Returns position_ids [3, T] and the position of the next token. Raises ValueError where placeholders and
+    grids disagree.
+        text, text, image of 2x2 tokens, text -> time   0 1 2 2 2 2 4
+                                                 height 0 1 2 2 3 3 4
+                                                 width  0 1 2 3 2 3 4
+    """
+    ids, merge = np.asarray(input_ids), config.vision.spatial_merge_size
+    intervals = [config.vision.tokens_per_second * seconds for seconds in second_per_grid_ts]
+    kinds = {
+        config.image_token_id: iter([(grid, 1.0) for grid in image_grids]),
+        config.video_token_id: iter(list(zip(video_grids, intervals, strict=True))),
+    }
+    vision_at = np.flatnonzero(np.isin(ids, list(kinds)))
+    parts, done, start = [], 0, 0  # tokens done, next free position
+    while done < len(ids):
+        upcoming = vision_at[np.searchsorted(vision_at, done) :][:1]
+        text = int(upcoming[0] if len(upcoming) else len(ids)) - done
+        parts.append(np.broadcast_to(np.arange(start, start + text), (3, text)))
+        done, start = done + text, start + text
+        if len(upcoming):
+            (t, h, w), interval = next(kinds[ids[done]], ((0, 0, 0), 0.0))
+            where = np.indices((t, h // merge, w // merge)).reshape(3, -1)  # [3, tokens of this picture]
+            end = done + where.shape[1]
+            if end == done or end > len(ids) or (ids[done:end] != ids[done]).any():
+                raise ValueError(f"placeholder tokens from {done} on do not match their grid {(t, h, w)}")
+            where[0] = (where[0].astype(np.float32) * np.float32(interval)).astype(np.int64)
+            parts.append(where + start)
+            done, start = end, start + int(where.max()) + 1
+    if any(next(grids, None) for grids in kinds.values()):
+        raise ValueError("more image or video grids than runs of placeholder tokens")
+    return torch.from_numpy(np.concatenate(parts or [np.zeros((3, 0), np.int64)], axis=1)), start
+
+
+def mrope_tables(position_ids: Tensor, config: Config) -> tuple[Tensor, Tensor]:
+    """cos and sin [B, 1, T, Dh/2] of position_ids [3, B, T]; each frequency follows its section's axis."""
+    frequencies = rope_frequencies(config.rope_theta, config.head_dim, position_ids.device)  # [Dh/2]
+    angle = position_ids[..., None] * frequencies  # [3, B, T, Dh/2]
+    angle = torch.cat([part[i] for i, part in enumerate(angle.split(config.mrope_section, dim=-1))], dim=-1)
+    return angle.cos()[:, None], angle.sin()[:, None]
+
+
+# ---------------------------------------------------------------------------- vision
+
+
+class Segments(NamedTuple):
+    """Which patches attend to one another: consecutive runs of one length, or padded to the longest."""
+
+    length: int  # L, of the longest
+    gather: Tensor | None  # [segments * L] patch at each padded place; None when all runs have length L
+    scatter: Tensor | None  # [N] padded place of each patch
+    mask: Tensor | None  # [segments, 1, 1, L] true where a place holds a patch
+
+
+class VisionPlan(NamedTuple):
+    """All that depends on the images' sizes alone, in the order of windows."""
+
+    order: Tensor  # [M] merged patches, window after window
+    inverse: Tensor  # [M] back to the order of reading
+    cos: Tensor  # [N, 1, 1, Dh/2]
+    sin: Tensor  # [N, 1, 1, Dh/2]
+    windows: Segments
+    frames: Segments
+
+
+def make_segments(lengths: Tensor, device) -> Segments:
+    """Segments of consecutive runs of the given lengths."""
+    longest = int(lengths.max())
+    if bool((lengths == longest).all()):
+        return Segments(longest, None, None, None)
+    mask = torch.arange(longest) < lengths[:, None]  # [segments, L]
+    scatter = mask.flatten().nonzero()[:, 0]  # [N]
+    gather = torch.zeros(mask.numel(), dtype=torch.long)
+    gather[scatter] = torch.arange(len(scatter))
+    return Segments(longest, gather.to(device), scatter.to(device), mask[:, None, None].to(device))
+
+
+@lru_cache(maxsize=1024)
+def plan_grid(config: VisionConfig, grid: Grid) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Of one picture: order of windows [M], patches a window, patches a frame, row and column [N, 2]."""
+    (t, h, w), m = grid, config.spatial_merge_size
+    if h % m or w % m or min(grid) < 1:
+        raise ValueError(f"grid {grid} is not made of whole {m} x {m} blocks of patches")
+    side = config.window_size // (config.patch_size * m)  # of a window, in merged patches
+    frame, row, col = torch.meshgrid(*map(torch.arange, (t, h // m, w // m)), indexing="ij")  # each [M]
+    tall, wide = -(-h // (m * side)), -(-w // (m * side))  # windows a column, a row: none is empty
+    window = ((frame * tall + row // side) * wide + col // side).flatten()  # [M]
+    order = window.argsort(stable=True)
+    inner = torch.stack(torch.meshgrid(torch.arange(m), torch.arange(m), indexing="ij"), dim=-1)  # [m, m, 2]
+    place = torch.stack((row, col), dim=-1).view(-1, 1, 2) * m + inner.view(1, m * m, 2)  # [M, m*m, 2]
+    return order, window.bincount() * m * m, torch.full((t,), h * w), place[order].view(-1, 2)
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)  # a plan first made while generating must serve training too
+@torch.no_grad()
+def plan_vision(config: VisionConfig, grids: tuple[Grid, ...], device: torch.device) -> VisionPlan:
+    """The plan of a list of pictures, made on the CPU and copied over: the device never waits."""
+    orders, windows, frames, places = zip(*(plan_grid(config, grid) for grid in grids), strict=True)
+    starts = np.cumsum([0] + [len(order) for order in orders])
+    order = torch.cat([order + int(start) for order, start in zip(orders, starts, strict=False)])
+    frequencies = rope_frequencies(10000.0, config.hidden_size // config.num_heads // 2)  # [Dh/4]
+    angle = (torch.cat(places)[..., None] * frequencies).view(-1, 1, 1, 2 * len(frequencies)).to(device)
+    return VisionPlan(
+        order.to(device), order.argsort().to(device), angle.cos(), angle.sin(),
+        make_segments(torch.cat(windows), device), make_segments(torch.cat(frames), device),
+    )  # fmt: skip
+
+
+class SwiGLU(nn.Module):
+    def __init__(self, width: int, hidden: int, bias: bool):
+        super().__init__()
+        self.gate_proj = nn.Linear(width, hidden, bias=bias)
+        self.up_proj = nn.Linear(width, hidden, bias=bias)
+        self.down_proj = nn.Linear(hidden, width, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class PatchEmbed(nn.Module):
+    """A convolution whose stride is its kernel is a linear layer; only the weight's stored shape is 5-D."""
+
+    def __init__(self, c: VisionConfig):
+        super().__init__()
+        kernel = (c.temporal_patch_size, c.patch_size, c.patch_size)
+        self.proj = nn.Conv3d(c.in_channels, c.hidden_size, kernel, stride=kernel, bias=False)
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        weight = self.proj.weight.flatten(1)  # [D, C*2*p*p]
+        return F.linear(pixel_values.to(weight.dtype), weight).to(weight.dtype)  # [N, D]
+
+
+class VisionAttention(nn.Module):
+    def __init__(self, c: VisionConfig):
+        super().__init__()
+        self.num_heads = c.num_heads
+        self.qkv = nn.Linear(c.hidden_size, 3 * c.hidden_size)
+        self.proj = nn.Linear(c.hidden_size, c.hidden_size)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, segments: Segments) -> Tensor:
+        """x [N, D] -> [N, D], each patch attending to those of its segment."""
+        length, gather, scatter, mask = segments
+        qkv = self.qkv(x).view(len(x), 3, self.num_heads, -1)  # [N, 3, H, Dh]
+        qkv = torch.cat((rotate(qkv[:, :2], cos, sin), qkv[:, 2:]), dim=1)
+        if gather is not None:
+            qkv = qkv[gather]  # [segments * L, 3, H, Dh]
+        q, k, v = qkv.view(-1, length, *qkv.shape[1:]).permute(2, 0, 3, 1, 4)  # each [segments, H, L, Dh]
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        y = y.transpose(1, 2).reshape(-1, x.shape[1])  # [segments * L, D]
+        return self.proj(y if scatter is None else y[scatter])
+
+
+class VisionBlock(nn.Module):
+    def __init__(self, c: VisionConfig):
+        super().__init__()
+        self.norm1 = nn.RMSNorm(c.hidden_size, eps=1e-6)
+        self.norm2 = nn.RMSNorm(c.hidden_size, eps=1e-6)
+        self.attn = VisionAttention(c)
+        self.mlp = SwiGLU(c.hidden_size, c.intermediate_size, bias=True)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, segments: Segments) -> Tensor:
+        x = x + self.attn(self.norm1(x), cos, sin, segments)
+        return x + self.mlp(self.norm2(x))
+
+
+class PatchMerger(nn.Module):
+    """Each block of merge x merge neighbouring patches becomes one token of the decoder's width."""
+
+    def __init__(self, c: VisionConfig):
+        super().__init__()
+        self.width = c.hidden_size * c.spatial_merge_size**2
+        self.ln_q = nn.RMSNorm(c.hidden_size, eps=1e-6)
+        self.mlp = nn.Sequential(
+            nn.Linear(self.width, self.width), nn.GELU(), nn.Linear(self.width, c.out_hidden_size)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.mlp(self.ln_q(x).view(-1, self.width))  # [N, Dv] -> [M, D]
+
+
+class VisionTransformer(nn.Module):
+    """Patches of any number of images and videos -> image tokens; most blocks look inside windows only."""
+
+    def __init__(self, c: VisionConfig):
+        super().__init__()
+        self.config, self.activation_checkpointing = c, False
+        self.patch_embed = PatchEmbed(c)
+        self.blocks = nn.ModuleList(VisionBlock(c) for _ in range(c.depth))
+        self.merger = PatchMerger(c)
+
+    def forward(self, pixel_values: Tensor, grid_thw: list[Grid]) -> Tensor:
+        """pixel_values [N, C*2*p*p] of all pictures in a row and their grids -> image_embeds [M, D]."""
+        grids = tuple(tuple(map(int, grid)) for grid in grid_thw)
+        if (expected := sum(t * h * w for t, h, w in grids)) != len(pixel_values):
+            raise ValueError(f"grids ask for {expected} patches, pixel_values holds {len(pixel_values)}")
+        return self.encode(pixel_values, plan_vision(self.config, grids, pixel_values.device))
+
+    def encode(self, pixel_values: Tensor, plan: VisionPlan) -> Tensor:
+        """The part worth compiling: tensors in, tensors out."""
+        unit = self.config.spatial_merge_size**2
+        x = self.patch_embed(pixel_values)  # [N, Dv]
+        x = x.view(-1, unit, x.shape[1])[plan.order].flatten(0, 1)  # [N, Dv], window after window
+        for i, block in enumerate(self.blocks):
+            segments = plan.frames if i in self.config.fullatt_block_indexes else plan.windows
+            x = run(block, self.activation_checkpointing, x, plan.cos, plan.sin, segments)
+        return self.merger(x)[plan.inverse]  # [M, D]
+
+
+def run(layer: nn.Module, recompute: bool, *args) -> Tensor:
+    """Call a layer, keeping its inner activations for the backward pass or computing them again there."""
+    if recompute and torch.is_grad_enabled():
+        return checkpoint(layer, *args, use_reentrant=False)
+    return layer(*args)
+
+
+# ---------------------------------------------------------------------------- decoder
+
+
+class KVCache:
+    """Keys and values of every layer, allocated once: [layers, B, K, S, Dh], the first `length` in use."""
+
+    def __init__(self, keys: Tensor, values: Tensor, length: int = 0):
+        self.keys, self.values, self.length = keys, values, length
+
+    @classmethod
+    def empty(cls, c: Config, batch_size: int, max_length: int, device, dtype) -> "KVCache":
+        shape = (c.num_hidden_layers, batch_size, c.num_key_value_heads, max_length, c.head_dim)
+        return cls(*(torch.empty(shape, device=device, dtype=dtype) for _ in range(2)))
+
+    def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Store k, v [B, K, T, Dh] behind what is there; return all so far [B, K, length + T, Dh]."""
+        end = self.length + k.shape[2]
+        self.keys[layer, :, :, self.length : end] = k
+        self.values[layer, :, :, self.length : end] = v
+        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+
+    def select(self, rows: Tensor) -> "KVCache":
+        """A cache of the given rows of the batch, repeated or left out."""
+        layers, _, *rest = self.keys.shape
+        keys, values = (x.new_empty(layers, len(rows), *rest) for x in (self.keys, self.values))
+        keys[..., : self.length, :] = self.keys[:, rows, :, : self.length]
+        values[..., : self.length, :] = self.values[:, rows, :, : self.length]
+        return KVCache(keys, values, self.length)
+
+    def expand(self, group: int) -> "KVCache":
+        """Every sequence `group` times in a row: one prefill serves all samples of a prompt."""
+        return self.select(torch.arange(self.keys.shape[1], device=self.keys.device).repeat_interleave(group))
+
+
+class Attention(nn.Module):
+    def __init__(self, c: Config):
+        super().__init__()
+        self.head_dim, kv_width = c.head_dim, c.num_key_value_heads * c.head_dim
+        self.q_proj = nn.Linear(c.hidden_size, c.hidden_size)
+        self.k_proj = nn.Linear(c.hidden_size, kv_width)
+        self.v_proj = nn.Linear(c.hidden_size, kv_width)
+        self.o_proj = nn.Linear(c.hidden_size, c.hidden_size, bias=False)
+
+    def forward(
+        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: KVCache | None, layer: int
+    ) -> Tensor:
+        B, T, D = x.shape
+        q, k, v = (
+            project(x).view(B, T, -1, self.head_dim).transpose(1, 2)  # [B, H, T, Dh], [B, K, T, Dh] twice
+            for project in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        if cache is not None:
+            k, v = cache.append(layer, k, v)  # [B, K, S, Dh]
+        group = q.shape[1] // k.shape[1]  # query heads that share a key/value head
+        if T == 1:  # they become the rows of one small matrix: the cache is read once and never repeated
+            y = F.scaled_dot_product_attention(q.view(B, -1, group, self.head_dim), k, v, attn_mask=mask)
+        else:
+            k, v = k.repeat_interleave(group, dim=1), v.repeat_interleave(group, dim=1)  # [B, H, S, Dh]
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
+        return self.o_proj(y.reshape(B, -1, T, self.head_dim).transpose(1, 2).reshape(B, T, D))
+
+
+class DecoderLayer(nn.Module):
+    def __init__(self, c: Config):
+        super().__init__()
+        self.self_attn = Attention(c)
+        self.mlp = SwiGLU(c.hidden_size, c.intermediate_size, bias=False)
+        self.input_layernorm = nn.RMSNorm(c.hidden_size, eps=c.rms_norm_eps)
+        self.post_attention_layernorm = nn.RMSNorm(c.hidden_size, eps=c.rms_norm_eps)
+
+    def forward(self, x: Tensor, *where) -> Tensor:
+        x = x + self.self_attn(self.input_layernorm(x), *where)
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class Decoder(nn.Module):
+    def __init__(self, c: Config):
+        super().__init__()
+        self.config, self.activation_checkpointing = c, False
+        self.embed_tokens = nn.Embedding(c.vocab_size, c.hidden_size)
+        self.layers = nn.ModuleList(DecoderLayer(c) for _ in range(c.num_hidden_layers))
+        self.norm = nn.RMSNorm(c.hidden_size, eps=c.rms_norm_eps)
+
+    def forward(self, x: Tensor, position_ids: Tensor, mask: Tensor | None, cache: KVCache | None) -> Tensor:
+        """Embedded tokens x [B, T, D] -> hidden states after the final norm [B, T, D]."""
+        cos, sin = mrope_tables(position_ids, self.config)
+        for i, layer in enumerate(self.layers):
+            x = run(layer, self.activation_checkpointing, x, cos, sin, mask, cache, i)
+        if cache is not None:
+            cache.length += x.shape[1]
+        return self.norm(x)
+
+
+# ---------------------------------------------------------------------------- the whole
+
+
+class Qwen2_5_VL(nn.Module):
+    """Vision transformer, decoder, head: logits = model.lm_head(model(ids, positions, model.visual(...)))."""
+
+    def __init__(self, config: Config):
+        super().__init__()
+        self.config = config
+        self.visual = VisionTransformer(config.vision)
+        self.model = Decoder(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        if config.tie_word_embeddings:
+            self.lm_head.weight = self.model.embed_tokens.weight
+        self.init_weights()
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor,
+        image_embeds: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        cache: KVCache | None = None,
+    ) -> Tensor:
+        """input_ids [B, T], position_ids [3, B, T] -> hidden states after the final norm [B, T, D].
+
+        image_embeds [M, D] take the places of the batch's image and video tokens in order, row after row.
+        attention_mask: bool [B, 1, T, S], true where a token may look; None means causal. S counts the tokens
+        of the cache too; several tokens at once behind a filled cache need a mask.
+        """
+        x = self.model.embed_tokens(input_ids)  # [B, T, D]
+        if image_embeds is not None:
+            c, B, T = self.config, *input_ids.shape
+            ids = input_ids.flatten()
+            is_vision = (ids == c.image_token_id) | (ids == c.video_token_id)  # [B*T]
+            table = torch.cat((x.flatten(0, 1), image_embeds.to(x.dtype)))  # [B*T + M, D]
+            own = torch.arange(B * T, device=ids.device)
+            x = table[torch.where(is_vision, B * T + is_vision.cumsum(0) - 1, own)].view(B, T, -1)
+        return self.model(x, position_ids, attention_mask, cache)
+
+    def init_weights(self):
+        """Normal with std 1/sqrt(fan in), which is 0.02 at the width of the 3B; embeddings 0.02.
+
+        Projections back into the residual stream shrink by sqrt(2 layers), as in GPT-2. Biases 0, norms 1.
+        """
+        for name, parameter in self.named_parameters():
+            if parameter.ndim == 1:
+                nn.init.constant_(parameter, 0.0 if name.endswith("bias") else 1.0)
+                continue
+            std = 0.02 if name == "model.embed_tokens.weight" else parameter[0].numel() ** -0.5
+            if name.endswith(("o_proj.weight", "attn.proj.weight", "down_proj.weight")):
+                layers = self.visual.blocks if name.startswith("visual") else self.model.layers
+                std /= (2 * len(layers)) ** 0.5
+            nn.init.normal_(parameter, std=std)
+
+    def set_activation_checkpointing(self, on: bool):
+        """Trade compute for memory: keep only each block's input for the backward pass."""
+        self.visual.activation_checkpointing = self.model.activation_checkpointing = on
+
+    def num_parameters(self) -> int:
+        """Parameters, a tied weight counted once."""
+        return sum(p.numel() for p in self.parameters())
+
+    def flops(self, grid_thw: list[Grid], lengths: list[int]) -> float:
+        """Floating-point operations of one forward and backward pass over these pictures and sequences.
+
+        6 for each weight and token that meet, plus attention (PaLM, arXiv 2204.02311, appendix B); activation
+        checkpointing's second forward pass is not counted. Over seconds and the device's peak: utilisation.
+        """
+        c, v = self.config, self.config.vision
+        patches, tokens = sum(t * h * w for t, h, w in grid_thw), sum(lengths)
+        image_tokens = patches // v.spatial_merge_size**2
+
+        def size(module):
+            return sum(p.numel() for p in module.parameters())
+
+        weights = patches * (size(self.visual.patch_embed) + size(self.visual.blocks))
+        weights += image_tokens * size(self.visual.merger)
+        weights += tokens * (size(self.model.layers) + size(self.lm_head))
+        full, window = len(v.fullatt_block_indexes), (v.window_size // v.patch_size) ** 2  # blocks, patches
+        pairs = sum(
+            t * h * w * (full * h * w + (v.depth - full) * min(h * w, window)) for t, h, w in grid_thw
+        )  # of patches that attend to one another, over all blocks
+        causal = c.num_hidden_layers * sum(length**2 for length in lengths) / 2
+        return 6 * (weights + 2 * (pairs * v.hidden_size + causal * c.hidden_size))

@@ -1,0 +1,74 @@
+"""Parsing and scoring of answers: the reward of rl.py and the metric of eval.py are these functions.
+
+    >>> from nanoladder.rewards import score_boxes
+    >>> truth = [{"label": "chair", "bbox_2d": [10, 10, 30, 30]}]
+    >>> score_boxes('[{"label":"chair","bbox_2d":[10,10,30,20]}]', truth)
+    {'valid_json': 1.0, 'label_f1': 1.0, 'iou': 0.5, 'acc50': 1.0}
+"""
+
+import json
+import math
+import re
+
+
+def box_iou(a, b):
+    """Intersection over union of two xyxy boxes (any unit, edges exclusive); 0 for an empty or inverted box."""
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    inter = width * height
+    union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - inter
+    return inter / union
+
+
+def parse_boxes(text):
+    """Boxes from an answer: a JSON list of {"label": str, "bbox_2d": [x1, y1, x2, y2]}, keys in any order.
+
+    A Markdown code fence around the list is allowed, because Qwen2.5-VL writes one. Returns the list, or None
+    where the text is anything else: a broken list earns nothing, so that there is no reward for half a format.
+    """
+    text = re.sub(r"^```(?:json)?\s*|\s*```$", "", text.strip())
+    try:
+        items = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return items if isinstance(items, list) and all(map(_is_box, items)) else None
+
+
+def _is_box(item):
+    if not (isinstance(item, dict) and isinstance(item.get("label"), str)):
+        return False
+    box = item.get("bbox_2d")
+    return (
+        isinstance(box, list)
+        and len(box) == 4
+        and all(isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v) for v in box)
+        and box[0] < box[2]
+        and box[1] < box[3]
+    )
+
+
+def score_boxes(text, truth):
+    """Scores of one localization answer, each in [0, 1].
+
+    `truth` lists the asked objects as {"label", "bbox_2d"}, labels in lower case and unique. `valid_json`: the
+    text parses; `label_f1`: F1 between predicted and asked labels; `iou`: mean over the asked objects of the IoU
+    with the first prediction of the same label, 0 where there is none; `acc50`: share of them with IoU >= 0.5.
+    """
+    items = parse_boxes(text)
+    predicted = [(item["label"].strip().lower(), item["bbox_2d"]) for item in items or []]
+    boxes = dict(reversed(predicted))  # the first of a repeated label wins
+    ious = [box_iou(boxes[t["label"]], t["bbox_2d"]) if t["label"] in boxes else 0.0 for t in truth]
+    hits = sum(t["label"] in boxes for t in truth)
+    return {
+        "valid_json": float(items is not None),
+        "label_f1": 2 * hits / (len(predicted) + len(truth)),
+        "iou": sum(ious) / len(truth),
+        "acc50": sum(iou >= 0.5 for iou in ious) / len(truth),
+    }
+
+
+def exact_match(text, truth):
+    """1.0 where the answer is the asked one, apart from case, outer white space and a final full stop."""
+    return float(text.strip().rstrip(".").lower() == truth.strip().rstrip(".").lower())

@@ -1,0 +1,169 @@
+"""Reading rows (every complaint names file, line and remedy) and packing several questions behind one image."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from nanoladder.common import UserError
+from nanoladder.dataset import (
+    IGNORE_INDEX,
+    Dataset,
+    attention_mask,
+    boxes_in_input,
+    check_images,
+    collate,
+    name_shares,
+    plan_order,
+    read_rows,
+    target_text,
+)
+from nanoladder.image import ImageConfig
+from nanoladder.model import PRESETS, Qwen2_5_VL
+from nanoladder.tokenizer import Tokenizer
+
+CONFIG = ImageConfig(patch_size=8)
+GOOD = {
+    "question_id": 1, "question": "Locate the chair.", "answer": [{"bbox_2d": [4, 5, 20, 30], "label": "chair"}],
+    "image": ["a.png"], "data_type": "single_image", "level": 2,
+}  # fmt: skip
+
+
+def folder_with(tmp_path, *rows, size=(96, 96)):
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)).save(tmp_path / "a.png")
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+    return path
+
+
+@pytest.mark.parametrize("change, complaint", [
+    ("{broken", "not valid JSON"),
+    ("[1, 2]", "must be a JSON object"),
+    ({"question": None}, "field 'question'"),
+    ({"question_id": "seven"}, "field 'question_id'"),
+    ({"answer": 3}, "field 'answer'"),
+    ({"answer": []}, "empty answer"),
+    ({"answer": [{"label": "chair"}]}, "four numbers"),
+    ({"answer": [{"bbox_2d": [1, 2, 3, 4]}]}, "needs a label"),
+    ({"answer": [{"bbox_2d": [9, 2, 3, 4], "label": "chair"}]}, "inverted"),
+    ({"answer": [{"bbox_2d": [-1, 2, 3, 4], "label": "chair"}]}, "outside its image"),
+    ({"answer": [{"bbox_2d": [1, 2, 97, 4], "label": "chair"}]}, "reaches outside its 96x96 image"),
+    ({"data_type": "hologram"}, "data_type is 'hologram', must be one of"),
+    ({"image": []}, "no images"),
+    ({"image": ["../a.png"]}, "leaves the data folder"),
+    ({"image": ["/etc/passwd"]}, "leaves the data folder"),
+    ({"image": ["gone.png"]}, "no image"),
+    ({"image": ["cut.png"]}, "not a readable image"),
+    ({"image": ["link/a.png"]}, "leaves the data folder"),
+])  # fmt: skip
+def test_bad_rows_are_named(tmp_path, change, complaint):
+    inside = tmp_path / "data"
+    inside.mkdir()
+    path = folder_with(inside, GOOD, change if isinstance(change, str) else GOOD | change)
+    (inside / "cut.png").write_bytes((inside / "a.png").read_bytes()[:2000])
+    (inside / "link").symlink_to(tmp_path)
+    (tmp_path / "a.png").write_bytes((inside / "a.png").read_bytes())
+    with pytest.raises(UserError, match=complaint) as error:
+        check_images(read_rows(path))
+    assert str(error.value).startswith(f"{path}:2: ") and "\n" not in str(error.value)
+
+
+def test_absurdly_large_image_is_refused_unread(tmp_path):
+    path = folder_with(tmp_path, GOOD)
+    Image.new("1", (20_000, 20_000)).save(tmp_path / "a.png")
+    with pytest.raises(UserError, match="rows.jsonl:1"):
+        check_images(read_rows(path))
+
+
+def test_missing_and_empty_files(tmp_path):
+    with pytest.raises(UserError, match="no such file"):
+        read_rows(tmp_path / "rows.jsonl")
+    (tmp_path / "rows.jsonl").write_text("")
+    with pytest.raises(UserError, match="no rows"):
+        read_rows(tmp_path / "rows.jsonl")
+
+
+def test_boxes_are_rescaled_with_the_image(tmp_path):
+    rows = read_rows(folder_with(tmp_path, GOOD, size=(100, 50)))
+    check_images(rows)
+    tiny = ImageConfig(patch_size=8, min_pixels=16 * 16, max_pixels=48 * 32)  # 100 x 50 becomes 48 x 16
+    assert boxes_in_input(rows[0], tiny) == [{"label": "chair", "bbox_2d": [2, 2, 10, 10]}]
+    assert target_text(rows[0], tiny) == '[{"label":"chair","bbox_2d":[2,2,10,10]}]'
+
+
+@pytest.fixture(scope="module")
+def loaded(rooms):
+    rows = read_rows(rooms / "train" / "seeing.jsonl")
+    check_images(rows)
+    tok = Tokenizer.train(text for row in rows for text in (row.question, row.answer))
+    config = PRESETS["nano"].__class__(**{**PRESETS["nano"].__dict__, "vocab_size": len(tok),
+        "image_token_id": tok.image_id, "video_token_id": tok.video_id, "vision_start_token_id": tok.vision_start_id})  # fmt: skip
+    return rows, tok, config
+
+
+def test_questions_packed_behind_one_image_get_the_logits_they_have_alone(loaded):
+    rows, tok, config = loaded
+    torch.manual_seed(0)
+    model = Qwen2_5_VL(config)
+    dataset = Dataset(rows, tok, CONFIG, config, questions=4)
+    group = dataset.groups[0][:4]
+
+    def supervised_logits(batch):
+        with torch.no_grad():
+            embeds = model.visual(batch["pixel_values"], batch["grid_thw"])
+            hidden = model(batch["input_ids"], batch["position_ids"], embeds, attention_mask(batch["segments"]))
+        return model.lm_head(hidden[:, :-1][batch["labels"][:, 1:] != IGNORE_INDEX])
+
+    other = dataset.encode(dataset.groups[1][:2])  # a batch mate of another length must not matter either
+    together = supervised_logits(collate([dataset.encode(group)]))
+    in_batch = supervised_logits(collate([dataset.encode(group), other]))[: len(together)]
+    alone = torch.cat([supervised_logits(collate([dataset.encode([row])])) for row in group])
+    torch.testing.assert_close(together, alone, atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(in_batch, alone, atol=2e-5, rtol=1e-4)
+
+
+def test_only_answers_and_their_end_are_supervised(loaded):
+    rows, tok, config = loaded
+    dataset = Dataset(rows, tok, CONFIG, config)
+    group = dataset.groups[0][:3]
+    example = dataset.encode(group)
+    spans, last = [], -2
+    for i, label in enumerate(example["labels"]):
+        if label != IGNORE_INDEX:
+            assert label == example["input_ids"][i]
+            spans = spans + [[label]] if i != last + 1 else spans[:-1] + [spans[-1] + [label]]
+            last = i
+    assert [tok.decode(span) for span in spans] == [row.answer + "<|im_end|>" for row in group]
+
+
+def test_examples_depend_on_seed_epoch_and_index_alone(loaded):
+    rows, tok, config = loaded
+    a, b = (Dataset(rows, tok, CONFIG, config, seed=3) for _ in range(2))
+    b[(1, 1)]
+    assert a[(0, 2)]["input_ids"] == b[(0, 2)]["input_ids"] != a[(1, 2)]["input_ids"]
+
+
+def test_name_shares_count_pixels(tmp_path):
+    index = np.zeros((96, 96), np.uint8)
+    index[:16, 16:24] = 5  # the left half of the second cell
+    index[80:, 80:] = 2  # the last cell
+    Image.fromarray(index).save(tmp_path / "a.names.png")
+    shares = name_shares(tmp_path / "a.png", (1, 12, 12), CONFIG, 7)
+    assert shares.shape == (36, 7) and torch.allclose(shares.sum(1), torch.ones(36))
+    assert shares[1, 5] == 0.5 and shares[35, 2] == 1 and shares[0, 0] == 1
+
+
+def test_order_climbs_covers_and_repeats():
+    levels = np.array([1, 2, 3] * 10)
+    order = plan_order(levels, 120, 0.5, seed=1)
+    assert len(order) == 120 and order == plan_order(levels, 120, 0.5, seed=1) != plan_order(levels, 120, 0.5, seed=2)
+    assert max(levels[i] for _, i in order[:60]) == 2 and {levels[i] for _, i in order[60:]} == {1, 2, 3}
+    assert sorted(i for _, i in plan_order(levels, 30, 0, 0)) == list(range(30))  # one pass sees every room once
+    assert len(set(order)) == 120  # no (epoch, room) twice: every visit draws its own questions
+
+
+def test_paths_are_inside(rooms):
+    assert all(Path(image).is_relative_to(rooms) for row in read_rows(rooms / "test" / "localization.jsonl") for image in row.images)

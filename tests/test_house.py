@@ -1,0 +1,41 @@
+"""The layout of the house: who may import whom, which packages the core may use, and that every script has --help."""
+
+import ast
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+PACKAGES = {"torch", "numpy", "PIL", "safetensors", "tokenizers", "tqdm"}
+LEAVES = {"model", "image", "tokenizer", "rewards"}
+FILES = [*ROOT.glob("*.py"), *ROOT.glob("nanoladder/*.py"), *ROOT.glob("data/rooms/*.py")]
+SCRIPTS = [["train.py"], ["-m", "data.rooms.prepare"]]
+
+
+def imported(path):
+    """Dotted names of all modules that a file imports."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from ([f"{node.module}.{a.name}" for a in node.names] if node.module == "nanoladder" else [node.module])
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports(path):
+    names = list(imported(path))
+    outside = {n.split(".")[0] for n in names} - set(sys.stdlib_module_names) - {"nanoladder", "data"}
+    assert outside <= PACKAGES, f"{path.name} imports {outside - PACKAGES}"
+    if path.parent.name == "nanoladder":
+        assert not any(n.split(".")[0] == "data" for n in names), "the package knows no data set"
+        if path.stem in LEAVES:
+            assert not any(n.startswith("nanoladder") for n in names), f"{path.name} is a leaf"
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda s: s[-1])
+def test_help_and_unknown_flags(script):
+    shown = subprocess.run([sys.executable, *script, "--help"], cwd=ROOT, capture_output=True, text=True)
+    assert shown.returncode == 0 and "--seed" in shown.stdout and "default" in shown.stdout
+    refused = subprocess.run([sys.executable, *script, "--no-such-flag"], cwd=ROOT, capture_output=True, text=True)
+    assert refused.returncode == 2 and "unrecognized arguments: --no-such-flag" in refused.stderr

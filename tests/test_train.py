@@ -1,0 +1,119 @@
+"""train.py end to end at a tiny size: what a run leaves behind, resuming, ranks, and refusals before any training."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import ROOT
+
+import train
+from nanoladder import checkpoint
+from nanoladder.common import UserError
+
+TINY = ["--steps", "6", "--batch-size", "4", "--micro-batch-size", "2", "--eval-rows", "12", "--eval-every", "1000",
+        "--save-every", "2", "--init", "scratch", "--no-compile", "--no-amp", "--preset", "nano", "--workers", "0"]  # fmt: skip
+
+
+def run(rooms, out, *flags, stage="1"):
+    train.main(["--stage", stage, "--data", str(rooms), "--out", str(out), *TINY, *flags])
+
+
+def weights(folder):
+    return checkpoint.load(folder / "checkpoint")[0].state_dict()
+
+
+@pytest.fixture(scope="module")
+def finished(rooms, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "stage1"
+    run(rooms, out)
+    return out
+
+
+def test_a_run_leaves_what_the_readme_says(finished, rooms):
+    assert {p.name for p in finished.iterdir()} == {
+        "checkpoint", "run.json", "metrics.jsonl", "scores.json", "predictions.jsonl", "samples.png"
+    }  # fmt: skip
+    scores = json.loads((finished / "scores.json").read_text())["localization"]
+    for split in ("test", "ood"):
+        assert {"iou", "acc50", "valid_json", "label_f1", "constant_iou", "n", "levels"} == set(scores[split])
+        assert all(0 <= scores[split][k] <= 1 for k in ("iou", "acc50", "valid_json", "label_f1", "constant_iou"))
+    told = json.loads((finished / "run.json").read_text())
+    assert told["settings"]["seed"] == 0 and told["environment"]["torch"] == torch.__version__
+    answers = [json.loads(line) for line in (finished / "predictions.jsonl").read_text().splitlines()]
+    assert {"prompt", "images", "decoding", "answer", "truth", "scores", "split"} <= set(answers[0])
+
+
+def test_a_finished_run_is_never_overwritten(finished, rooms):
+    with pytest.raises(UserError, match="finished run"):
+        run(rooms, finished)
+    with pytest.raises(UserError, match="nothing to resume"):
+        run(rooms, finished.parent / "new", "--resume")
+
+
+def test_a_killed_run_resumes_bit_for_bit(finished, rooms, tmp_path, monkeypatch):
+    class Killed(Exception):
+        pass
+
+    save = checkpoint.save_state
+
+    def save_and_die(folder, state):
+        save(folder, state)
+        if state["step"] == 4:
+            raise Killed
+
+    monkeypatch.setattr(checkpoint, "save_state", save_and_die)
+    with pytest.raises(Killed):
+        run(rooms, tmp_path / "cut")
+    monkeypatch.undo()
+    with pytest.raises(UserError, match="unfinished run"):
+        run(rooms, tmp_path / "cut")
+    run(rooms, tmp_path / "cut", "--resume")
+    whole, resumed = weights(finished), weights(tmp_path / "cut")
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_stage_0_trains_and_its_checkpoint_feeds_stage_1(rooms, tmp_path):
+    run(rooms, tmp_path / "base", "--steps", "2", stage="0")
+    scores = json.loads((tmp_path / "base" / "scores.json").read_text())["seeing"]["test"]
+    assert 0 <= scores["accuracy"] <= 1 and "point" in scores["types"]
+    run(rooms, tmp_path / "next", "--steps", "1", "--init", str(tmp_path / "base"))
+
+
+def test_the_loss_does_not_depend_on_how_a_batch_is_split(rooms, tmp_path):
+    """One step's loss and update: all at once, by micro-batches, and over two gloo ranks."""
+    common = ["--steps", "10", "--muon-lr", "0", "--eval-rows", "1"]
+    run(rooms, tmp_path / "whole", *common, "--micro-batch-size", "4")
+    run(rooms, tmp_path / "split", *common, "--micro-batch-size", "1")
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", "train.py", "--stage", "1",
+               "--data", str(rooms), "--out", str(tmp_path / "ranks"), *TINY, *common, "--micro-batch-size", "1"]  # fmt: skip
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    losses = {
+        name: [json.loads(line)["loss"] for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("whole", "split", "ranks")
+    }
+    assert losses["whole"] == pytest.approx(losses["split"], rel=1e-4)
+    assert losses["whole"] == pytest.approx(losses["ranks"], rel=1e-4)
+
+
+@pytest.mark.parametrize("flags, complaint", [
+    (["--batch-size", "5"], "no multiple"),
+    (["--init", "nowhere"], "nowhere"),
+])  # fmt: skip
+def test_refusals_come_before_anything_is_written(rooms, tmp_path, flags, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        run(rooms, tmp_path / "out", *flags)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_script_says_one_line(tmp_path):
+    (tmp_path / "rooms" / "ood").mkdir(parents=True)
+    (tmp_path / "rooms" / "train").mkdir()
+    (tmp_path / "rooms" / "ood" / "localization.jsonl").write_text("")
+    (tmp_path / "rooms" / "train" / "localization.jsonl").write_text("{broken\n")
+    done = subprocess.run([sys.executable, "train.py", "--data", str(tmp_path / "rooms"), "--out", str(tmp_path / "out")],
+                          cwd=ROOT, capture_output=True, text=True)  # fmt: skip
+    assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert "localization.jsonl:1" in done.stderr and not (tmp_path / "out").exists()

@@ -1,0 +1,401 @@
+"""Supervised fine-tuning: the rungs of the ladder that learn from answers, as presets of one loop.
+
+    python train.py --stage 0             # the base: seeing and naming, from nothing
+    python train.py --stage 1             # perception: localize objects, from the base shipped in nanoladder/base
+    python train.py --stage 1 --init scratch
+    torchrun --nproc_per_node 2 train.py --stage 1
+
+Data that is missing is made first. The run folder (runs/stage1) ends up with the checkpoint, run.json, metrics.jsonl,
+scores.json, predictions.jsonl and samples.png. A run that was killed goes on with --resume, bit for bit on a CPU.
+Caveat: a GPU adds in another order each time, so there a resumed run is equal only up to rounding.
+"""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from data.rooms.questions import NAMES, VOCABULARY
+from nanoladder import checkpoint
+from nanoladder.common import (
+    RunFolder,
+    Timer,
+    UserError,
+    autocast,
+    cosine_schedule,
+    environment,
+    parse,
+    read_json,
+    run_script,
+    seed_everything,
+    setting,
+    show,
+    start_runtime,
+    write_json,
+    write_jsonl,
+)
+from nanoladder.dataset import (
+    IGNORE_INDEX,
+    Dataset,
+    attention_mask,
+    check_images,
+    collate,
+    plan_order,
+    read_rows,
+    target_text,
+)
+from nanoladder.evaluate import (
+    best_constant_box,
+    draw_samples,
+    predict,
+    summarize_answers,
+    summarize_localization,
+)
+from nanoladder.image import ImageConfig
+from nanoladder.model import PRESETS, Qwen2_5_VL
+from nanoladder.tokenizer import Tokenizer
+
+BASE = Path(__file__).parent / "nanoladder" / "base"
+
+
+@dataclasses.dataclass
+class Settings:
+    stage: str = setting("1", "rung to train", choices=["0", "1"])
+    preset: str = setting("nano", "model size for --init scratch", choices=["nano", "small"])
+    init: str = setting("base", "where weights come from: base (the shipped one), scratch, or a checkpoint folder")
+    data: str = setting("datasets/rooms", "data folder; rooms are made there where it is missing")
+    images: int = setting(12_000, "training images to make where the data is missing")
+    out: str = setting("runs/stage1", "run folder")
+    resume: bool = setting(False, "go on where a killed run saved last")
+    steps: int = setting(1200, "optimizer steps")
+    batch_size: int = setting(16, "sequences (sets of images with their questions) a step, over all ranks")
+    micro_batch_size: int = setting(16, "sequences a forward pass, a rank; fewer than the batch means accumulation")
+    questions: int = setting(4, "questions a sequence, at most")
+    lr: float = setting(2e-3, "peak learning rate of AdamW: embeddings, norms, biases (all weights if --muon-lr 0)")
+    muon_lr: float = setting(0.02, "peak learning rate of Muon on the hidden matrices; 0 leaves them to AdamW")
+    weight_decay: float = setting(0.05, "decoupled weight decay, on matrices only")
+    warmup: int = setting(50, "steps of linear warm-up before the cosine")
+    clip: float = setting(1.0, "largest norm of the gradient")
+    climb: float = setting(0.0, "share of the run in the emptier rooms (levels 1 and 2) before all levels mix")
+    dense: float = setting(0.0, "weight of the dense naming loss of stage 0; 0 is off")
+    amp: bool = setting(False, "bf16 automatic mixed precision")
+    compile: bool = setting(False, "torch.compile the vision tower and the decoder")
+    recompute: bool = setting(False, "activation checkpointing: less memory, a third more compute")
+    workers: int = setting(0, "processes that load images; 0 loads in the loop")
+    eval_rows: int = setting(1000, "held-out rows of each split to score at the end")
+    eval_every: int = setting(300, "steps between scores on a few validation rows")
+    save_every: int = setting(200, "steps between saved states")
+    seed: int = setting(0, "seed of initialisation and data order")
+
+
+# What each stage means, and what a GPU changes. Flags override both.
+STAGES = {
+    "0": dict(init="scratch", data="datasets/rooms-base", images=40_000, out="runs/stage0", steps=20_000,
+              questions=6, climb=0.15, dense=1.0, lr=3e-3, eval_every=1000, save_every=500),
+    "1": dict(),
+}  # fmt: skip
+GPU = {
+    "0": dict(preset="small", images=200_000, batch_size=128, micro_batch_size=128, steps=12_000, lr=1e-3,
+              amp=True, compile=True, workers=12, eval_every=2000, save_every=1000),
+    "1": dict(preset="small", images=60_000, batch_size=128, micro_batch_size=128, steps=6_000, lr=1e-3,
+              amp=True, compile=True, workers=12, eval_every=1000, save_every=1000),
+}  # fmt: skip
+ROWS = {"0": "seeing.jsonl", "1": "localization.jsonl"}
+VAL_ROWS = 200  # validation rows of a score during training
+
+
+def presets(given):
+    stage = given.get("stage", "1")
+    values = {"stage": stage} | STAGES[stage]
+    return values | GPU[stage] if torch.cuda.is_available() else values
+
+
+# ---------------------------------------------------------------- before training
+
+
+def build(s, runtime, texts):
+    """Model, tokenizer and image settings that the run starts from."""
+    if s.init == "scratch":
+        tokenizer = Tokenizer.train(texts)
+        config = dataclasses.replace(
+            PRESETS[s.preset],
+            vocab_size=len(tokenizer),
+            image_token_id=tokenizer.image_id,
+            video_token_id=tokenizer.video_id,
+            vision_start_token_id=tokenizer.vision_start_id,
+            vision_end_token_id=tokenizer.vision_end_id,
+            eos_token_id=tokenizer.im_end_id,
+            pad_token_id=tokenizer.pad_id,
+        )
+        model = Qwen2_5_VL(config).to(runtime.device)
+        image_config = ImageConfig(patch_size=config.vision.patch_size)
+    else:
+        folder = BASE if s.init == "base" else Path(s.init)
+        folder = folder / "checkpoint" if (folder / "checkpoint").is_dir() else folder
+        model, _ = checkpoint.load(folder, device=runtime.device)
+        tokenizer, image_config = Tokenizer.load(folder), checkpoint.load_image_config(folder)
+    model.set_activation_checkpointing(s.recompute)
+    if s.compile:
+        model.visual.encode = torch.compile(model.visual.encode, dynamic=True)
+        model.model.compile(dynamic=True)
+    return model, tokenizer, image_config
+
+
+def make_optimizers(model, s):
+    """Muon on the blocks' matrices, AdamW on the rest; no weight decay on vectors and embeddings.
+
+    Muon orthogonalises a matrix's momentum, so every direction of it learns at one rate; it is meant for matrices
+    inside the network only (Jordan 2024, torch.optim.Muon).
+    """
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    inner = [p for name, p in named if p.ndim == 2 and (".blocks." in name or ".layers." in name)]
+    hidden = inner if s.muon_lr > 0 else []
+    rest = [(name, p) for name, p in named if not any(p is h for h in hidden)]
+    decayed = [p for name, p in rest if p.ndim > 1 and "embed" not in name and "lm_head" not in name]
+    plain = [p for name, p in rest if not any(p is d for d in decayed)]
+    groups = [{"params": decayed, "weight_decay": s.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    optimizers = [torch.optim.AdamW(groups, lr=s.lr, betas=(0.9, 0.95), fused=True)]
+    if hidden:
+        optimizers.append(torch.optim.Muon(hidden, lr=s.muon_lr, weight_decay=s.weight_decay, momentum=0.95))
+    return optimizers
+
+
+def explain(dataset, model, tokenizer, say):
+    """Show one training example as the model reads it, its supervised spans between ⟦ and ⟧."""
+    example = dataset[(0, 0)]
+    text, inside = "", False
+    for token, label in zip(example["input_ids"], example["labels"]):
+        if token in (tokenizer.image_id, tokenizer.video_id):
+            text += "·"
+            continue
+        if (label != IGNORE_INDEX) != inside:
+            text, inside = text + ("⟧" if inside else "⟦"), not inside
+        text += tokenizer.decode([token])
+    supervised = sum(label != IGNORE_INDEX for label in example["labels"])
+    say(f"one example ({len(example['input_ids'])} tokens, {supervised} supervised, each · an image token):")
+    say("  " + (text + "⟧" * inside).replace("\n", "\n  "))
+    parts = {"vision": model.visual, "decoder": model.model}
+    say("parameters: " + ", ".join(f"{k} {sum(p.numel() for p in m.parameters()):,}" for k, m in parts.items())
+        + f", together {model.num_parameters():,}; vocabulary {len(tokenizer)}")  # fmt: skip
+
+
+# ---------------------------------------------------------------- one step
+
+
+def losses(model, forward, batch, name_ids, dense):
+    """Summed loss of the supervised tokens, and the mean dense naming loss (0 where there is none).
+
+    The dense loss reads every image token through the final norm and the head, as if it were the decoder's last
+    state, and asks it for the names of what its cell shows, by share of pixels. It needs no parameters of its own
+    and pulls what the eye says towards the words for it. Stage 0 only: it stands in for the pretraining that
+    SpatialLadder's vision tower came with.
+    """
+    image_embeds = model.visual(batch["pixel_values"], batch["grid_thw"])
+    mask = attention_mask(batch["segments"])
+    hidden = forward(batch["input_ids"], batch["position_ids"], image_embeds, mask)
+    targets = batch["labels"][:, 1:]
+    supervised = targets != IGNORE_INDEX
+    logits = model.lm_head(hidden[:, :-1][supervised])  # [supervised tokens, V]: no others are ever made
+    text_loss = F.cross_entropy(logits.float(), targets[supervised], reduction="sum")
+    if not dense:
+        return text_loss, text_loss.new_zeros(())
+    seen = model.lm_head(model.model.norm(image_embeds)).float().log_softmax(-1)[:, name_ids]  # [M, names]
+    return text_loss, -(batch["name_shares"] * seen).sum(-1).mean()
+
+
+def to_device(batch, device):
+    return {k: v.to(device, non_blocking=True) if torch.is_tensor(v) else v for k, v in batch.items()}
+
+
+def train(s, runtime, run, model, tokenizer, image_config, dataset, score):
+    """The loop. `score(step)` measures on validation rows; returns the seconds of training, all sittings together."""
+    optimizers = make_optimizers(model, s)
+    forward = DistributedDataParallel(model) if runtime.world > 1 else model
+    step, seconds = 0, 0.0
+    if s.resume:
+        state = checkpoint.load_state(run.state)
+        step, seconds = state["step"], state["seconds"]
+        model.load_state_dict(state["model"])
+        for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        runtime.say(f"resumed at step {step} of {s.steps}")
+    base_rates = [[group.setdefault("initial_lr", group["lr"]) for group in o.param_groups] for o in optimizers]
+    clock = Timer(seconds)
+    metrics = run.open_metrics(step) if runtime.main else None
+
+    order = plan_order([g[0].level for g in dataset.groups], s.steps * s.batch_size, s.climb, s.seed)
+    accumulation = s.batch_size // (s.micro_batch_size * runtime.world)
+    mine = [
+        order[first : first + s.micro_batch_size]
+        for at in range(step * s.batch_size, len(order), s.batch_size)
+        for first in range(at + runtime.rank * s.micro_batch_size, at + s.batch_size, s.micro_batch_size * runtime.world)
+    ]
+    loader = iter(DataLoader(dataset, batch_sampler=mine, collate_fn=collate, num_workers=s.workers,
+                             pin_memory=runtime.device.type == "cuda"))  # fmt: skip
+    name_ids = torch.tensor([tokenizer.encode(" " + name)[0] for name in NAMES], device=runtime.device)
+    bar = tqdm(total=s.steps, initial=step, desc=f"stage {s.stage}", unit="step", disable=not runtime.main)
+    while step < s.steps:
+        model.train()
+        micro_batches = [to_device(next(loader), runtime.device) for _ in range(accumulation)]
+        # One mean over the step's supervised tokens, however they are split over micro-batches and ranks.
+        tokens = runtime.sum(sum(int((b["labels"] != IGNORE_INDEX).sum()) for b in micro_batches))
+        text_sum, dense_sum = 0.0, 0.0
+        for k, batch in enumerate(micro_batches):
+            wait = forward.no_sync() if runtime.world > 1 and k + 1 < accumulation else nullcontext()
+            with wait, autocast(runtime.device, s.amp):
+                text_loss, dense_loss = losses(model, forward, batch, name_ids, s.dense)
+                # DDP averages the ranks' gradients, so the token sum is scaled by their number.
+                loss = text_loss * runtime.world / tokens + s.dense * dense_loss / accumulation
+            with wait:
+                loss.backward()
+            text_sum, dense_sum = text_sum + text_loss.detach(), dense_sum + dense_loss.detach() / accumulation
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), s.clip)
+        factor = cosine_schedule(step, s.steps, s.warmup)
+        for optimizer, rates in zip(optimizers, base_rates):
+            for group, rate in zip(optimizer.param_groups, rates):
+                group["lr"] = rate * factor
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        step += 1
+        bar.update()
+
+        if step % 10 == 0 or step == s.steps:
+            record = {
+                "step": step,
+                "loss": runtime.sum(float(text_sum)) / tokens,
+                "lr": factor,
+                "grad_norm": float(norm),
+                "tokens": int(tokens),
+                "seconds": round(clock(), 2),
+            }
+            if s.dense:
+                record["dense_loss"] = runtime.sum(float(dense_sum)) / runtime.world
+            bar.set_postfix(loss=f"{record['loss']:.3f}", rate=f"{factor:.2f}")
+            if step % s.eval_every == 0:
+                record |= score(step)
+            if runtime.main:
+                metrics.write(json.dumps(record) + "\n")
+        if step % s.save_every == 0 and step < s.steps:
+            if runtime.main:
+                checkpoint.save_state(run.state, {
+                    "step": step,
+                    "seconds": clock(),
+                    "model": model.state_dict(),
+                    "optimizers": [o.state_dict() for o in optimizers],
+                })  # fmt: skip
+            runtime.wait()
+    bar.close()
+    return clock()
+
+
+# ---------------------------------------------------------------- all of a run
+
+
+def main(argv):
+    s = parse(Settings, argv, presets, __doc__)
+    runtime = start_runtime()
+    clock = Timer()
+    if s.batch_size % (s.micro_batch_size * runtime.world):
+        raise UserError(f"--batch-size {s.batch_size} is no multiple of --micro-batch-size {s.micro_batch_size} x {runtime.world} ranks")
+    run = RunFolder(s.out)
+    run.refuse_if_used(s.resume)
+    runtime.say(f"stage {s.stage} on {runtime.device}, {runtime.world} rank(s), {torch.get_num_threads()} thread(s), seed {s.seed}")
+    runtime.say(show(s))
+    seed_everything(s.seed)
+
+    splits = load_splits(s, runtime)
+    data_seconds = clock()
+    model, tokenizer, image_config = build(s, runtime, corpus(splits["train"]))
+    names = NAMES if s.dense else None
+    dataset = Dataset(splits["train"], tokenizer, image_config, model.config, s.questions, s.seed, names)
+    explain(dataset, model, tokenizer, runtime.say)
+    few = splits["val"][:VAL_ROWS]
+    constant = best_constant_box(splits["train"][:5000], image_config) if s.stage == "1" else None
+
+    def summarize(predictions):
+        if s.stage == "1":
+            return summarize_localization(predictions, constant)
+        return summarize_answers(predictions, splits["train"])
+
+    def score(step):
+        """Scores on a few validation rows, printed as one line and kept in metrics.jsonl."""
+        if not runtime.main:
+            return {}
+        summary = summarize(predict(model, tokenizer, image_config, few, title="validate"))
+        tqdm.write(f"step {step}: validation " + line(summary))
+        return {"val": summary}
+
+    run.path.mkdir(parents=True, exist_ok=True)
+    about = {"settings": dataclasses.asdict(s), "environment": environment(runtime.device), "ranks": runtime.world,
+             "parameters": model.num_parameters(), "images": len(dataset), "rows": len(splits["train"])}  # fmt: skip
+    if runtime.main:
+        write_json(run.path / "run.json", about)
+    train_seconds = train(s, runtime, run, model, tokenizer, image_config, dataset, score)
+    if runtime.main:
+        checkpoint.save(run.checkpoint, model, tokenizer, image_config)
+        finish(s, runtime, run, model, tokenizer, image_config, splits, summarize)
+        minutes = {"data": data_seconds / 60, "train": train_seconds / 60, "total": clock() / 60}
+        write_json(run.path / "run.json", about | {"minutes": {k: round(v, 2) for k, v in minutes.items()}})
+        run.state.unlink(missing_ok=True)  # what it held is in the checkpoint now
+        runtime.say(f"done in {clock() / 60:.1f} minutes: {run.path}")
+    runtime.wait()
+
+
+def load_splits(s, runtime):
+    """Checked rows of train, val, test and ood; the rooms are made first where the data folder is missing."""
+    data = Path(s.data)
+    if runtime.main and not (data / "ood" / ROWS[s.stage]).exists():
+        command = [sys.executable, "-m", "data.rooms.prepare", "--out", str(data), "--pictures", str(s.images),
+                   "--view-sets", "0", "--videos", "0", *(["--seeing"] if s.stage == "0" else [])]  # fmt: skip
+        runtime.say("making rooms: " + " ".join(command[1:]))
+        if subprocess.run(command, cwd=Path(__file__).parent).returncode:
+            raise UserError(f"making the rooms in {data} failed; the reason is above")
+    runtime.wait()
+    splits = {}
+    for split, limit in (("train", None), ("val", None), ("test", s.eval_rows), ("ood", s.eval_rows)):
+        splits[split] = read_rows(data / split / ROWS[s.stage], limit)
+        check_images(splits[split])
+    return splits
+
+
+def corpus(rows):
+    """Texts for a new tokenizer: the stage's questions and answers, and the words of the rungs above."""
+    for row in rows[:100_000]:
+        yield row.question
+        yield json.dumps(row.answer, separators=(",", ":")) if row.is_localization else row.answer
+    yield '[{"label":"bed","bbox_2d":[12,34,56,78]},{"label":"sofa","bbox_2d":[9,8,7,65]}]'
+    yield from VOCABULARY
+
+
+def line(scores):
+    """Scores as words, numbers only."""
+    return ", ".join(f"{k} {v:.3f}" if isinstance(v, float) else f"{k} {v}" for k, v in scores.items() if not isinstance(v, dict))
+
+
+def finish(s, runtime, run, model, tokenizer, image_config, splits, summarize):
+    """Score test and ood, print the tables, keep every answer; scores.json comes last and marks the run as done."""
+    scores, answers = {}, []
+    for split in ("test", "ood"):
+        predictions = predict(model, tokenizer, image_config, splits[split], say=runtime.say, title=f"score {split}")
+        scores[split] = summarize(predictions)
+        answers += [{"split": split} | p for p in predictions]
+        runtime.say(f"{split}: {line(scores[split])}")
+        for key, value in scores[split].get("levels", scores[split].get("types", {})).items():
+            runtime.say(f"  {key:>8}: {line(value)}")
+    write_jsonl(run.path / "predictions.jsonl", answers)
+    if s.stage == "1":
+        shown = [p for p in answers if p["split"] == "test"]
+        draw_samples(shown[:: max(1, len(shown) // 24)][:24], run.path / "samples.png")
+    write_json(run.path / "scores.json", {"localization" if s.stage == "1" else "seeing": scores})
+
+
+if __name__ == "__main__":
+    run_script(main)
