@@ -14,7 +14,6 @@ import dataclasses
 import json
 import subprocess
 import sys
-from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -249,13 +248,13 @@ def train(s, runtime, run, model, tokenizer, image_config, dataset, score):
         tokens = runtime.sum(sum(int((b["labels"] != IGNORE_INDEX).sum()) for b in micro_batches))
         text_sum, dense_sum = 0.0, 0.0
         for k, batch in enumerate(micro_batches):
-            wait = forward.no_sync() if runtime.world > 1 and k + 1 < accumulation else nullcontext()
-            with wait, autocast(runtime.device, s.amp):
+            if runtime.world > 1:
+                forward.require_backward_grad_sync = k + 1 == accumulation  # ranks talk once a step
+            with autocast(runtime.device, s.amp):
                 text_loss, dense_loss = losses(model, forward, batch, name_ids, s.dense)
                 # DDP averages the ranks' gradients, so the token sum is scaled by their number.
                 loss = text_loss * runtime.world / tokens + s.dense * dense_loss / accumulation
-            with wait:
-                loss.backward()
+            loss.backward()
             text_sum, dense_sum = text_sum + text_loss.detach(), dense_sum + dense_loss.detach() / accumulation
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), s.clip)
         factor = cosine_schedule(step, s.steps, s.warmup)

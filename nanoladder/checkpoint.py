@@ -1,7 +1,7 @@
 """Hugging Face folders in and out, and the state of a run for exact resume.
 
-A folder saved here opens in transformers, and a Qwen2.5-VL saved there opens here. Everything is written beside
-its target and renamed into place, so a run killed at any moment leaves a good checkpoint. No pickle anywhere.
+A folder saved here opens in transformers, and a Qwen2.5-VL saved there opens here. All is written beside its
+target and renamed into place, so a run killed at any moment leaves a good checkpoint. No pickle anywhere.
 """
 
 import json
@@ -234,8 +234,8 @@ def save_state(path, state):
     """Write nested dicts, lists and tuples of tensors and JSON values to one safetensors file, atomically.
 
     The tensors are the file's tensors, the rest is JSON in its header. Keys keep their type, floats every bit
-    and shared tensors stay shared. For exact resume put in the model's and optimizers' state_dicts, the step, the
-    data's position and the random states (torch.get_rng_state() is a tensor already).
+    and shared tensors stay shared. For exact resume put in the model's and optimizers' state_dicts, the step,
+    the data's position and the random states (torch.get_rng_state() is a tensor already).
     """
     path, tensors, names = Path(path), {}, {}
 

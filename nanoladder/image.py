@@ -43,7 +43,7 @@ def smart_resize(height: int, width: int, factor: int, min_pixels: int, max_pixe
     """Nearest multiples of `factor` (ties to even) with an area within the limits, aspect ratio about kept.
 
     Returns (height, width). Raises ValueError for aspect ratios above 200.
-        smart_resize(968, 1296, 28, 56 * 56, 1280 * 28 * 28) -> (840, 1120)
+        smart_resize(968, 1296, 28, 56 * 56, 1280 * 28 * 28) -> (840, 1148)
     """
     if max(height, width) > 200 * min(height, width):
         raise ValueError(f"aspect ratio of a {width} x {height} image is above 200")

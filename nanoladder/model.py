@@ -67,8 +67,8 @@ class Config:
         return self.hidden_size // self.num_attention_heads
 
 
-# M-RoPE hands the width axis the lowest frequencies. At theta 1e6 the narrow heads of nano and small could not
-# tell neighbouring columns apart; at theta 10 these differ by 0.1 to 0.3 radians.
+# M-RoPE hands the width axis the lowest frequencies. At theta 1e6 the narrow heads of nano and small could
+# not tell neighbouring columns apart; at theta 10 these differ by 0.1 to 0.3 radians.
 PRESETS = {
     "nano": Config(
         VisionConfig(4, 128, 256, 4, 128, patch_size=8, window_size=48, fullatt_block_indexes=(1, 3)),
@@ -115,7 +115,7 @@ def mrope_position_ids(
     column), rows and columns in merged patches; a still image takes no time scaling, a video's time is
     tokens_per_second * seconds, truncated only at the end. What follows starts one past the largest position.
 
-    input_ids: T ids. Grids in order of appearance. second_per_grid_ts: of each video, the seconds a time step.
+    input_ids: T ids. Grids in order of appearance. second_per_grid_ts: each video's seconds a time step.
     Returns position_ids [3, T] and the position of the next token. Raises ValueError where placeholders and
     grids disagree.
         text, text, image of 2x2 tokens, text -> time   0 1 2 2 2 2 4

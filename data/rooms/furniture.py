@@ -1,10 +1,10 @@
 """Furniture from a few solids: 32 categories a person names at a glance.
 
-A builder adds boxes, tubes (cylinders, frustums) and balls (ellipsoids) to a Kit, in metres and in the object's
-own frame: x points to its front, y to its left, z up, z = 0 is the floor. Size, colour and shape variant are
-drawn independently of the category and of each other, so that neither gives the other away. Variants 0 and 1
-serve train, val and test; variant 2 is kept for the ood split. The paint "main" carries the object's named
-colour and covers more of it than any other paint.
+A builder adds boxes, tubes (cylinders, frustums) and balls (ellipsoids) to a Kit, in metres and in the
+object's own frame: x points to its front, y to its left, z up, z = 0 is the floor. Colour and shape variant
+are drawn independently of the category, sizes over a twofold range or more, so that a name gives none of
+them away. Variants 0 and 1 serve train, val and test; variant 2 is kept for the ood split. The paint "main"
+carries the object's named colour and covers about half of it or more.
 
 See every category and variant in one picture:  python -m data.rooms.render catalogue.png
 """
@@ -57,7 +57,7 @@ class Part:
 
 @dataclass
 class Kit:
-    """Collects parts. x, y: a part's middle, z: its underside, metres; both: also add its mirror image at -y."""
+    """Collects parts. x, y: a part's middle, z: its underside, metres; both: add its mirror image at -y."""
     paints: dict
     parts: list = field(default_factory=list)
     top: tuple = None  # (z, x, y, depth, width) of a flat surface that small objects may stand on
@@ -67,8 +67,8 @@ class Kit:
         rot = np.eye(3) if rot is None else rot
         for side in (1, -1) if both else (1,):
             flip = np.array([1, side, 1])
-            self.parts.append(Part(kind, center * flip, np.maximum(half, .004), rot * flip * flip[:, None], radii,
-                                   paint, rgb, look))
+            self.parts.append(Part(kind, center * flip, np.maximum(half, .004), rot * flip * flip[:, None],
+                                   radii, paint, rgb, look))
 
     def box(self, x, y, z, d, w, h, paint="main", tone=1., lean=0., look=PLAIN, both=False):
         """A box, d deep along x, w wide, h high, leaning back by `lean` radians about its middle."""
@@ -103,7 +103,8 @@ class Kit:
         """Four legs that meet the corners of d x w at height h, their feet `splay` metres further out."""
         for s in (-1, 1):
             x, y = s * (d / 2 - r), w / 2 - r
-            self.rod((x + s * splay, y + splay, r * .3 if splay else 0), (x, y, h), r * .75, paint, tone, r, both=True)
+            foot = (x + s * splay, y + splay, r * .3 if splay else 0)
+            self.rod(foot, (x, y, h), r * .75, paint, tone, top=r, both=True)
 
 
 def armchair(k, d, w, h, v):
@@ -233,7 +234,8 @@ def dresser(k, d, w, h, v):
     for i in range(n):
         z, tall = .1 + i * (h - .16) / n, (h - .16) / n * .88
         k.box(d * .475, 0, z, .03, w * .92, tall, tone=1.12)
-        k.ball(d * .475, w * .24 * (v == 0), z + tall * .4, .09, w * .3 if v == 1 else .06, .05, "metal", both=v == 0)
+        k.ball(d * .475, w * .24 * (v == 0), z + tall * .4, .09, w * .3 if v == 1 else .06, .05, "metal",
+               both=v == 0)
 
 
 def easel(k, d, w, h, v):
@@ -249,7 +251,7 @@ def easel(k, d, w, h, v):
     if v == 1:
         k.ball(x, 0, h * .52, .09, w * .36, tall * .45, "pale")
     else:
-        k.box(x + .016, w * .12, h * .48, .012, w * .5, tall * .3, "pale", lean=.2)
+        k.box(x + .03, w * .1, h * .5, .02, w * .5, tall * .4, "pale", lean=.2)
 
 
 def fan(k, d, w, h, v):
@@ -318,20 +320,21 @@ def globe(k, d, w, h, v):
 
 def guitar(k, d, w, h, v):
     body, lean = h * .42, .12 * h
+    face = lean * .42 + .06  # x of the body's front
     for z, r in ((h * .08, .5), (h * .27, .38)):
         c = lean * (.5 - z / h)
         k.rod((c - .04, 0, z + r * w * .7), (c + .06, 0, z + r * w * .7 + .01), w * r)
     if v == 1:  # electric
-        k.box(lean * .33 + .03, 0, h * .19, .03, w * .36, h * .04, "dark")
-        k.box(lean * .33 + .03, 0, h * .3, .03, w * .3, h * .04, "pale")
+        k.box(face, 0, h * .19, .03, w * .36, h * .04, "dark")
+        k.box(face, 0, h * .3, .03, w * .3, h * .04, "pale")
         k.rod((lean * .2, w * .2, body * .8), (lean * .1, w * .5, body * 1.2), w * .13, top=.02, both=True)
     elif v == 0:
-        k.rod((lean * .32, 0, h * .3), (lean * .32 + .04, 0, h * .305), w * .17, "dark")
+        k.rod((face - .03, 0, h * .28), (face + .01, 0, h * .283), w * .17, "dark")
     else:  # a banjo: one drum of a body
-        k.rod((lean * .3, 0, h * .22), (lean * .3 + .07, 0, h * .225), w * .36, "pale")
+        k.rod((face - .03, 0, h * .2), (face + .01, 0, h * .203), w * .34, "pale")
     k.rod((lean * .25 + .05, 0, body * .75), (-lean * .45 + .03, 0, h * .9), .028, "wood")
     k.box(-lean * .48 + .02, 0, h * .88, .04, .09, h * .12, "wood", .8, lean=.1)
-    k.box(lean * .45 + .04, 0, h * .12, .03, w * .3, .03, "dark")
+    k.box(face, 0, h * .12, .04, w * .3, .03, "dark")
     k.rod((d * .45, w * .4, .02), (-d * .1, 0, h * .3), .014, "metal", both=True)
     k.rod((-d * .5, 0, .02), (-d * .1, 0, h * .34), .014, "metal")
 
@@ -361,16 +364,17 @@ def lamp(k, d, w, h, v):
         k.ball(0, 0, h - 2 * r, 2 * r, 2 * r, 2 * r, look=GLOW)
     else:
         k.tube(0, 0, h - shade, r, shade, top=r * (.45 if v else 1), look=GLOW)
+        k.ball(0, 0, h - .01, .04, .04, .04, "metal")
 
 
 def laptop(k, d, w, h, v):
     lean = (.25, .5, .1)[v]
     k.box(0, 0, 0, d, w, .03)
-    k.box(-d * .05, 0, .028, d * .45, w * .85, .006, "dark", look=KEYS if v else PLAIN)
+    k.box(-d * .05, 0, .028, d * .42, w * .8, .006, "dark", look=KEYS if v else PLAIN)
     k.box(d * .36, 0, .028, d * .16, w * .25, .005, "pale")
     x = -d * .5 - np.sin(lean) * h * .5
     k.box(x, 0, .015, .02, w, h, lean=lean)
-    k.box(x + .01, 0, .015 + h * .12, .007, w * .82, h * .74, "dark", 1.3, lean=lean, look=SHEEN)
+    k.box(x + .01, 0, .015 + h * .14, .007, w * .78, h * .7, "dark", 1.3, lean=lean, look=SHEEN)
     if v == 2:
         k.rod((-d * .5, -w * .4, .025), (-d * .5, w * .4, .025), .025, "metal")
 
@@ -380,10 +384,10 @@ def mirror(k, d, w, h, v):
         k.rod((x, w * .4, .02), (-d * .02, w * .42, h * .55), .026, tone=tone, both=True)
     if v == 0:
         k.box(0, 0, h * .1, .06, w, h * .9, lean=.06)
-        k.box(.03, 0, h * .1 + w * .14, .012, w * .72, h * .9 - w * .28, "glass", lean=.06, look=SHEEN)
+        k.box(.03, 0, h * .1 + w * .17, .012, w * .66, h * .9 - w * .34, "glass", lean=.06, look=SHEEN)
     elif v == 1:
         k.ball(0, 0, h * .1, .1, w, h * .9)
-        k.ball(.035, 0, h * .1 + w * .12, .07, w * .76, h * .9 - w * .24, "glass", look=SHEEN)
+        k.ball(.035, 0, h * .1 + w * .17, .07, w * .66, h * .9 - w * .34, "glass", look=SHEEN)
     else:
         r = min(w, h * .8) / 2
         k.rod((-.02, 0, h - r), (.03, 0, h - r), r)
@@ -431,7 +435,8 @@ def plant(k, d, w, h, v):
         if v == 0:
             k.ball(x * .42, y * .42, pot + (h - pot) * .1 * i, r, r, (h - pot) * .5, tone=.75 + .09 * i)
         else:
-            k.rod((0, 0, pot), (x * .85, y * .85, h * (.8 + .2 * (i % 2))), r * .2, tone=.8 + .2 * (i % 3), top=.01)
+            tip = (x * .85, y * .85, h * (.8 + .2 * (i % 2)))
+            k.rod((0, 0, pot), tip, r * .2, tone=.8 + .2 * (i % 3), top=.01)
 
 
 def radiator(k, d, w, h, v):
@@ -491,16 +496,16 @@ def stool(k, d, w, h, v):
     r = min(d, w) / 2
     k.top = (h, 0, 0, r * 1.3, r * 1.3)
     if v == 0:
-        k.legs(r * 1.2, r * 1.2, h - .04, .022, splay=r * .3)
-        k.tube(0, 0, h - .09, r, .09)
+        k.legs(r * 1.2, r * 1.2, h - .04, .02, splay=r * .3)
+        k.tube(0, 0, h - .13, r * .9, .13, top=r)
     elif v == 1:
         k.tube(0, 0, 0, r * .8, .03, "metal", top=r * .6)
         k.tube(0, 0, .02, .028, h - .08, "metal")
         k.tube(0, 0, h * .35, r * .55, .02, "metal")
         k.tube(0, 0, h - .14, r, .14, top=r * .95)
     else:
-        k.legs(r * 1.7, r * 1.7, h - .04, .03)
-        k.box(0, 0, h - .08, r * 2, r * 2, .08)
+        k.legs(r * 1.7, r * 1.7, h - .04, .022)
+        k.box(0, 0, h - .14, r * 2, r * 2, .14)
         k.rod((0, -r * .8, h * .3), (0, r * .8, h * .3), .018, "wood")
 
 
@@ -660,9 +665,9 @@ class Spec:
 
 
 CATEGORIES = {
-    "armchair": Spec(armchair, (.55, 1.1), (.5, 1.1), (.55, 1.25)),
-    "bathtub": Spec(bathtub, (.6, 1.15), (1., 2.3), (.45, .85), wall=True),
-    "bed": Spec(bed, (1., 2.4), (.7, 2.1), (.55, 1.35), wall=True),
+    "armchair": Spec(armchair, (.5, 1.15), (.5, 1.15), (.5, 1.3)),
+    "bathtub": Spec(bathtub, (.5, 1.15), (.9, 2.3), (.4, .85), wall=True),
+    "bed": Spec(bed, (.95, 2.4), (.6, 2.1), (.5, 1.35), wall=True),
     "bookcase": Spec(bookcase, (.25, .5), (.6, 2.1), (.8, 2.2), wall=True),
     "chair": Spec(chair, (.3, .65), (.3, .65), (.5, 1.25)),
     "crib": Spec(crib, (.45, .95), (.65, 1.6), (.55, 1.3), wall=True),
@@ -684,26 +689,26 @@ CATEGORIES = {
     "sink": Spec(sink, (.35, .75), (.4, 1.2), (.6, 1.3), wall=True),
     "sofa": Spec(sofa, (.6, 1.2), (1.25, 3.1), (.5, 1.15), wall=True),
     "stool": Spec(stool, (.26, .55), (.26, .55), (.3, .95)),
-    "stove": Spec(stove, (.4, .8), (.4, 1.2), (.55, 1.3), wall=True),
+    "stove": Spec(stove, (.35, .85), (.35, 1.3), (.5, 1.4), wall=True),
     "table": Spec(table, (.5, 1.4), (.6, 2.4), (.35, 1.)),
     "teddy": Spec(teddy, (.3, 1.), (.3, 1.), (.35, 1.4), perch=True),
     "television": Spec(television, (.2, .5), (.6, 1.9), (.6, 1.6), wall=True),
     "toilet": Spec(toilet, (.42, .95), (.28, .65), (.45, 1.1), wall=True),
     "vase": Spec(vase, (.14, .45), (.14, .45), (.25, 1.), perch=True),
-    "wardrobe": Spec(wardrobe, (.4, .8), (.6, 2.3), (1.1, 2.4), wall=True),
+    "wardrobe": Spec(wardrobe, (.35, .8), (.5, 2.4), (1., 2.4), wall=True),
     "washer": Spec(washer, (.4, .8), (.4, .9), (.5, 1.25), wall=True),
 }
 
 
 def draw_size(rng, category):
-    """Draw depth, width, height in metres: half one common scale, half each side's own."""
+    """Draw depth, width, height [3] in metres: two thirds one common scale, one third each side's own."""
     spec, common = CATEGORIES[category], rng.random()
-    return np.array([low + (high - low) * (.5 * common + .5 * rng.random())
+    return np.array([low + (high - low) * (2 * common + rng.random()) / 3
                      for low, high in (spec.depth, spec.width, spec.height)])
 
 
 def draw_paints(rng, split):
-    """Draw (colour name, paint name -> sRGB [3]) of an object; the ood split's shades are duller and lighter."""
+    """Draw (colour name, paint name -> sRGB [3]) of an object; the ood split's shades are duller, lighter."""
     name = str(rng.choice(sorted(COLOURS)))
     main = np.array(COLOURS[name]) * rng.uniform(.9, 1.08) + rng.normal(0, .02, 3)
     if split == "ood":

@@ -1,8 +1,8 @@
 """An exact ray caster for furnished rooms, numpy only: about 4 ms for 96 x 96 pixels on one core.
 
-Every primitive is a unit cube, tube or ball under a 3 x 3 matrix. A frame flattens all (primitive, pixel) pairs
-inside the primitives' projected rectangles into ragged flat arrays, intersects each kind in one pass in unit
-space, keeps the nearest hit of every pixel and shades only that one.
+Every primitive is a unit cube, tube or ball under a 3 x 3 matrix. A frame flattens all (primitive, pixel)
+pairs inside the primitives' projected rectangles into ragged flat arrays, intersects each kind in one pass in
+unit space, keeps the nearest hit of every pixel and shades only that one.
 
 Pictures:  python -m data.rooms.render rooms.png        rooms of each level, views, a walk, depth and ids
            python -m data.rooms.render catalogue.png    every category in every variant
@@ -13,18 +13,30 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image, ImageDraw
 
-from data.rooms.furniture import BOOKS, BOX, BRICK, CATEGORIES, GLOW, KEYS, LAND, SHEEN, STRIPES, TUBE, build, draw_paints
-from data.rooms.scene import (LEVELS, Object, flatten, footprint_distance, look_at, make_scene, single_camera,
-                              view_cameras, walk_cameras)
+from data.rooms import furniture as looks
+from data.rooms.furniture import BOX, CATEGORIES, GLOW, TUBE, build, draw_paints
+from data.rooms.scene import (
+    LEVELS,
+    Object,
+    flatten,
+    footprint_distance,
+    look_at,
+    make_scene,
+    single_camera,
+    view_cameras,
+    walk_cameras,
+)
 
 FLOOR, WALL, CEILING = -1, -2, -3
 NEAR = .05  # metres
 F = np.float32
-_NORMALS = np.array([[0, 1, 0], [-1, 0, 0], [0, -1, 0], [1, 0, 0], [0, 0, 1], [0, 0, -1]], F)  # walls 0-3, floor, ceiling
-_LIGHT_MAX = 2.  # linear light at the end of the tone curve
+# inward normals of walls 0-3, floor, ceiling
+_NORMALS = np.array([[0, 1, 0], [-1, 0, 0], [0, -1, 0], [1, 0, 0], [0, 0, 1], [0, 0, -1]], F)
+# linear light 0 to _LIGHT_MAX -> sRGB byte: a soft shoulder instead of clipping, and gamma 2, cheap to undo
+_LIGHT_MAX = 2.
 _TONE = np.linspace(0, _LIGHT_MAX, 4096)
-_TONE = np.where(_TONE < .6, _TONE, .6 + .4 * np.tanh((_TONE - .6) / .4))  # a soft shoulder instead of clipping
-_TONE = (255 * np.sqrt(_TONE) + .5).astype(np.uint8)  # gamma 2: as good as 2.2 to the eye and far cheaper
+_TONE = np.where(_TONE < .6, _TONE, .6 + .4 * np.tanh((_TONE - .6) / .4))
+_TONE = (255 * np.sqrt(_TONE) + .5).astype(np.uint8)
 
 
 @dataclass
@@ -41,7 +53,7 @@ class Frame:
 # ---------------------------------------------------------------- intersection
 
 def _rectangles(solids, which, camera, size, pad):
-    """Pixel rectangles x0, x1, y0, y1 [P], ends exclusive, that hold the projections of primitives `which` [P]."""
+    """Pixel rectangles x0, x1, y0, y1 [P], ends exclusive, around the projected primitives `which` [P]."""
     center = (solids.center[which] - camera.position) @ camera.rotation.T
     axes = camera.rotation @ solids.axes[which]                          # [P, 3, 3]
     signs = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], float)
@@ -87,14 +99,15 @@ def _tube_hit(o, d, mid, slope):
 
 
 def _ball_hit(o, d):
-    a, b, c = d[0] ** 2 + d[1] ** 2 + d[2] ** 2, o[0] * d[0] + o[1] * d[1] + o[2] * d[2], sum(x * x for x in o) - 1
+    a, b = sum(x * x for x in d), sum(x * y for x, y in zip(o, d))
+    c = sum(x * x for x in o) - 1
     disc = b * b - a * c
     t = c / (np.sqrt(np.maximum(disc, 0)) - b)
     return np.where((disc > 0) & (t > NEAR), t, F(np.inf))
 
 
 def _cast(solids, which, camera, size, pad=0):
-    """Intersect primitives `which` (indices, sorted by kind) with the frame grown by `pad` pixels on each side.
+    """Intersect primitives `which` (indices, sorted by kind) with the frame grown by `pad` pixels all around.
 
     Returns flat arrays of all hits, nearest or not: pixel (row-major in the grown frame), primitive, depth.
     """
@@ -121,7 +134,8 @@ def _cast(solids, which, camera, size, pad=0):
         if not len(run):
             continue
         along = np.arange(run.sum()) - np.repeat(np.cumsum(run) - run, run)
-        d = [np.repeat(f, run) + np.repeat(a, count) * along.astype(F) for f, a in zip(first[:, spans], across[:, prims])]
+        d = [np.repeat(start, run) + np.repeat(change, count) * along.astype(F)
+             for start, change in zip(first[:, spans], across[:, prims])]
         o = [np.repeat(x, count) for x in origin[:, prims]]
         if kind == TUBE:
             low, high = radii[prims].T
@@ -129,14 +143,15 @@ def _cast(solids, which, camera, size, pad=0):
         else:
             t = _box_hit(o, d) if kind == BOX else _ball_hit(o, d)
         hit = np.flatnonzero(t < np.inf)
-        hits.append(((np.repeat(pixel[spans], run) + along)[hit], np.repeat(which[prims], count)[hit], t[hit]))
+        where = np.repeat(pixel[spans], run) + along
+        hits.append((where[hit], np.repeat(which[prims], count)[hit], t[hit]))
     return [np.concatenate(column) for column in zip(*hits)]
 
 
 # ---------------------------------------------------------------- looks
 
 def _stripe(x, share, width):
-    """Square wave of period 1, box-filtered so that it never aliases: the part of [x -+ width/2] in its first `share`."""
+    """Square wave of period 1, up for its first `share`, averaged over width so that it never aliases."""
     width = np.maximum(width, 1e-3)
 
     def area(x):
@@ -170,7 +185,8 @@ def _pattern(surface, u, v, blur):
         row = np.floor(v * rows)
         shift = u * F(long) + (_noise(row) * 7 if name == "planks" else row * F(.5))
         tone = (_noise(row, np.floor(shift)) - F(.5)) * F(.17) * np.clip(1.5 - long * w, 0, 1)
-        mix = 1.5 * np.maximum(_stripe(v * rows, joint, rows * w), _stripe(shift, joint * .25 * long, long * w))
+        ends = _stripe(shift, joint * .25 * long, long * w)
+        mix = 1.5 * np.maximum(_stripe(v * rows, joint, rows * w), ends)
     elif name == "tiles":
         tone = (_noise(np.floor(u), np.floor(v)) - F(.5)) * F(.07) * np.clip(1.5 - w, 0, 1)
         mix = 1.3 * np.maximum(_stripe(u, .06, w), _stripe(v, .06, w))
@@ -211,24 +227,25 @@ def _decorate(scene, wall, u, z, rgb):
 
 
 def _dress(look, rgb, unit, local, blur):
-    """Surface looks of furniture over sRGB rgb [K, 3], in place; unit, local: hit points in unit space and metres."""
+    """Surface looks over sRGB rgb [K, 3], in place; unit, local: points in unit space and metres [K, 3]."""
     for kind in np.unique(look[look > GLOW]):
         at = np.flatnonzero(look == kind)
         (x, y, z), (ux, uy, uz), soft = local[at].T, unit[at].T, blur[at]
-        if kind == STRIPES:
+        if kind == looks.STRIPES:
             rgb[at] *= (1 - .3 * _stripe(x * 5, .4, soft * 5))[:, None]
-        elif kind == KEYS:
+        elif kind == looks.KEYS:
             rgb[at] *= (1 - .85 * _stripe(y * 14, .3, soft * 14))[:, None]
-        elif kind == BRICK:
+        elif kind == looks.BRICK:
             row = np.floor(z * 12)
-            joints = np.maximum(_stripe(z * 12, .16, soft * 12), _stripe((y + x) * 6 + .5 * row, .08, soft * 6))
-            rgb[at] *= (1 - .35 * joints)[:, None]
-        elif kind == SHEEN:  # glass: a bright diagonal band
-            rgb[at] += (.07 + .15 * ((np.abs(uy * .6 + uz - .35) < .3) | (np.abs(uy * .6 + uz + .4) < .1)))[:, None]
-        elif kind == LAND:
+            ends = _stripe((y + x) * 6 + .5 * row, .08, soft * 6)
+            rgb[at] *= (1 - .35 * np.maximum(_stripe(z * 12, .16, soft * 12), ends))[:, None]
+        elif kind == looks.SHEEN:  # glass: two bright diagonal bands
+            slant = uy * .6 + uz
+            rgb[at] += (.07 + .15 * ((np.abs(slant - .35) < .3) | (np.abs(slant + .4) < .1)))[:, None]
+        elif kind == looks.LAND:
             land = np.sin(5 * ux + 1) + np.sin(6 * uy + 2) + np.sin(5.5 * uz + 3 * ux)
             rgb[at[land > .6]] = (.82, .76, .52)
-        elif kind == BOOKS:
+        elif kind == looks.BOOKS:
             book = np.floor(y * 18)
             hue = np.stack([_noise(book), _noise(book + 900), _noise(book + 1700)], 1)
             rgb[at] = .12 + .7 * hue
@@ -236,8 +253,9 @@ def _dress(look, rgb, unit, local, blur):
 
 # ---------------------------------------------------------------- shading
 
-def _shade_room(scene, surface, points, blur, rgb, occlusion):
-    """Fill sRGB rgb [K, 3] and occlusion [K] of room surfaces (0-3 walls, 4 floor, 5 ceiling) at points [3, K]."""
+def _shade_room(scene, surface, points, blur):
+    """sRGB [K, 3] and occlusion [K] of room surfaces (0-3 walls, 4 floor, 5 ceiling) at points [3, K]."""
+    rgb, occlusion = np.empty((len(surface), 3), F), np.empty(len(surface), F)
     x, y, z = points
     (long, deep), height = scene.polygon[2], scene.height
 
@@ -256,7 +274,8 @@ def _shade_room(scene, surface, points, blur, rgb, occlusion):
             away = np.array(obj.center[:2]) - scene.light[:2]
             push = away / max(np.linalg.norm(away), .5) * min(.3, .25 * obj.size[2])
             reach = np.hypot(*obj.size[:2]) / 2 + .8
-            near = np.flatnonzero((np.abs(px - F(obj.center[0])) < reach) & (np.abs(py - F(obj.center[1])) < reach))
+            cx, cy, _ = obj.center
+            near = np.flatnonzero((np.abs(px - cx) < reach) & (np.abs(py - cy) < reach))
             spot = np.stack([px[near], py[near]], 1)
             shade[near] *= ((1 - .4 * np.exp(-(footprint_distance(spot, obj) / .08) ** 2))
                             * (1 - .38 * np.exp(-(footprint_distance(spot - push, obj) / .22) ** 2)))
@@ -272,6 +291,7 @@ def _shade_room(scene, surface, points, blur, rgb, occlusion):
         _decorate(scene, wall, run, up, paint)
         rgb[at] = paint
         occlusion[at] = corner(np.minimum(run, side - run), np.minimum(up, height - up))
+    return rgb, occlusion
 
 
 def _shade_solids(solids, prim, points, blur):
@@ -298,7 +318,7 @@ def _shade_solids(solids, prim, points, blur):
 
 def render(scene, camera, size_px):
     """Render a square picture of size_px pixels a side; returns a Frame."""
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # rays parallel to a face divide by zero
+    with np.errstate(all="ignore"):  # rays parallel to a face divide by zero, and the comparisons allow it
         return _render(scene, camera, size_px)
 
 
@@ -328,16 +348,15 @@ def _render(scene, camera, size):
     normal = _NORMALS.T[:, surface]
     facing = np.maximum(np.abs((normal * rays).sum(0)), F(.12))
     rgb, occlusion = np.empty((pixels, 3), F), np.empty(pixels, F)
-    room_rgb, room_occlusion = np.empty((len(off), 3), F), np.empty(len(off), F)
-    _shade_room(scene, surface[off], points[:, off], (blur / facing)[off], room_rgb, room_occlusion)
-    rgb[off], occlusion[off] = room_rgb, room_occlusion
+    rgb[off], occlusion[off] = _shade_room(scene, surface[off], points[:, off], (blur / facing)[off])
     if len(on):
         normal[:, on], rgb[on], occlusion[on] = _shade_solids(solids, winner[on], points[:, on], blur[on])
     light = np.array(scene.light, F)[:, None] - points
     lambert = np.maximum((normal * light).sum(0) / np.sqrt((light * light).sum(0)), 0)
     # fill from everywhere, a little more from above and from behind the camera; the ceiling glows by bounce
     head_on = np.maximum(-(normal * rays).sum(0), 0) / np.sqrt((rays * rays).sum(0))
-    glow = (F(scene.fill) * (F(.9) + F(.1) * np.abs(normal[2])) + F(.6) * lambert + F(.12) * head_on) * occlusion
+    fill = F(scene.fill) * (F(.9) + F(.1) * normal[2]) + F(.12) * head_on
+    glow = (fill + F(.6) * lambert) * occlusion
     glow[off] += F(.18) * (surface[off] == 5)
     glow[on] += F(.5) * (solids.look[winner[on]] == GLOW)
     np.clip(rgb, 0, 1, out=rgb)
@@ -360,10 +379,11 @@ def visible_objects(scene, camera, frame):
         which = np.flatnonzero(scene.solids.owner == obj)
         x0, x1, y0, y1 = _rectangles(scene.solids, which, camera, size, size)
         if min(x0.min(), y0.min()) < 0 or max(x1.max(), y1.max()) > size:
-            with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            with np.errstate(all="ignore"):
                 whole = len(np.unique(_cast(scene.solids, which, camera, size, size)[0]))
-        result[obj] = {"bbox": [int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1],
-                       "pixels": len(rows), "visibility": len(rows) / inside, "truncation": 1 - inside / whole}
+        box = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+        result[obj] = {"bbox": [int(edge) for edge in box], "pixels": len(rows),
+                       "visibility": len(rows) / inside, "truncation": 1 - inside / whole}
     return result
 
 
@@ -410,8 +430,10 @@ def contact_sheet(path, seed=0, tile=192):
     scene = make_scene(seed, "val", 3, 3)
     frames = [render(scene, camera, tile) for camera in view_cameras(scene)]
     palette = np.random.default_rng(1).integers(40, 255, (len(scene.objects) + 3, 3)).astype(np.uint8)
-    maps = [image for f in frames[::2] for image in (
-        (np.repeat((255 * np.exp(-f.depth / 4)).astype(np.uint8)[..., None], 3, 2), "depth"), (palette[f.ids], "ids"))]
+    maps = []
+    for frame in frames[::2]:
+        grey = (255 * np.exp(-(frame.depth / 4) ** 2)).astype(np.uint8)
+        maps += [(np.repeat(grey[..., None], 3, 2), "depth"), (palette[frame.ids], "ids")]
     rows[3:3] = [("eight views of one room", [(f.rgb, f"view {i + 1}") for i, f in enumerate(frames)]),
                  ("depth and ids of views 1, 3, 5, 7", maps),
                  ("a walk, every second frame", [(render(scene, camera, tile).rgb, f"frame {2 * i + 1}")
@@ -425,7 +447,8 @@ def catalogue(path, tile=128, per_row=4):
     for name, spec in CATEGORIES.items():
         for variant in range(3):
             colour, paints = draw_paints(rng, "train")
-            parts, size, _ = build(name, [sum(r) / 2 for r in (spec.depth, spec.width, spec.height)], paints, variant)
+            middle = np.mean([spec.depth, spec.width, spec.height], axis=1)
+            parts, size, _ = build(name, middle, paints, variant)
             obj = Object(0, name, variant, colour, [2., 2., size[2] / 2], size.tolist(), 0., None)
             scene = replace(base, objects=[obj], solids=flatten([obj], [parts]), height=3., decor=[],
                             polygon=[[0., 0.], [4., 0.], [4., 4.], [0., 4.]], light=[3.2, 1., 2.8])

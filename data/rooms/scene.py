@@ -12,12 +12,13 @@ import numpy as np
 from data.rooms.furniture import BALL, BOX, CATEGORIES, TUBE, VARIANTS, build, draw_paints, draw_size
 
 SPLITS = ("train", "val", "test", "ood")
-LEVELS = {1: (1, 3), 2: (3, 6), 3: (5, 9)}  # objects in a room, both ends included; ood adds 1 to 3
+LEVELS = {1: (1, 3), 2: (3, 6), 3: (5, 9)}  # objects in a room, ends included; the ood split adds 1 to 3
 MARGIN = .05      # metres between footprints
-CLEARANCE = .35   # metres between a camera and any footprint or wall
+CLEARANCE = .35   # metres from a camera to any footprint or wall
 CELL = .1         # metres, grid of free floor
 
-FLOORS = {"train": ("planks", "tiles", "checker", "carpet", "plain"), "ood": ("diamonds", "bricks", "stripes")}
+FLOORS = {"train": ("planks", "tiles", "checker", "carpet", "plain"),
+          "ood": ("diamonds", "bricks", "stripes")}
 WALLS = {"train": ("plain", "plain", "stripes", "panel"), "ood": ("bricks", "checker", "tiles")}
 FLOOR_TONES = {"train": ((.66, .50, .34), (.48, .34, .23), (.72, .66, .58), (.55, .55, .56), (.44, .48, .54),
                          (.60, .47, .43)),
@@ -29,14 +30,14 @@ WALL_TONES = {"train": ((.90, .88, .83), (.82, .86, .88), (.86, .80, .72), (.78,
 
 @dataclass
 class Object:
-    """One piece of furniture. center, size: its tight oriented box; yaw turns its x axis (front) from world x."""
-    id: int
+    """One piece of furniture and its tight oriented box; yaw turns its front, its own +x, from world x."""
+    id: int          # its place in scene.objects
     category: str
     variant: int
     colour: str
     center: list   # [3] metres
-    size: list     # [3] metres along its own x, y, z
-    yaw: float     # radians
+    size: list     # [3] metres along its own x, y, z (depth, width, height)
+    yaw: float     # radians, 0 to 2 pi
     on: int | None  # id of the object it stands on
 
     def corners(self):
@@ -66,16 +67,15 @@ class Decor:
 
 @dataclass
 class Solids:
-    """All primitives of a room, boxes first, then tubes, then balls; `unit` maps world offsets to unit space."""
+    """All P primitives of a room: boxes first, then tubes, then balls."""
     kind: np.ndarray    # [P]
     owner: np.ndarray   # [P] object id
     center: np.ndarray  # [P, 3]
     axes: np.ndarray    # [P, 3, 3] columns: half axes in metres
-    unit: np.ndarray    # [P, 3, 3] inverse of axes
+    unit: np.ndarray    # [P, 3, 3] inverse of axes: world offset from center -> unit space
     radii: np.ndarray   # [P, 2]
     rgb: np.ndarray     # [P, 3] sRGB
     look: np.ndarray    # [P]
-    main: np.ndarray    # [P] whether it wears the object's main colour
 
 
 @dataclass
@@ -133,9 +133,11 @@ def overlap(a, b):
 
 
 def _count(rng, split, level):
-    low, high = LEVELS[level]
-    count = (1 if rng.random() < .1 else int(rng.integers(2, 4))) if level == 1 else int(rng.integers(low, high + 1))
-    return count + (int(rng.integers(1, 4)) if split == "ood" else 0)
+    if level == 1:
+        count = 1 if rng.random() < .1 else rng.integers(2, 4)
+    else:
+        count = rng.integers(LEVELS[level][0], LEVELS[level][1] + 1)
+    return int(count + (rng.integers(1, 4) if split == "ood" else 0))
 
 
 def _categories(rng, count):
@@ -159,7 +161,8 @@ def _on_floor(rng, spec, size, room, taken):
             run = rng.uniform(size[1] / 2 + .02, along - size[1] / 2 - .02)
             x, y = ((run, gap), (room[0] - gap, run), (run, room[1] - gap), (gap, run))[side]
         else:
-            yaw = rng.uniform(0, 2 * np.pi) if rng.random() < .5 else rng.integers(4) * np.pi / 2 + rng.normal(0, .12)
+            square = rng.integers(4) * np.pi / 2 + rng.normal(0, .12)
+            yaw = square if rng.random() < .5 else rng.uniform(0, 2 * np.pi)
             x, y = rng.uniform(.2, room[0] - .2), rng.uniform(.2, room[1] - .2)
         corners = footprint((x, y), size, yaw)
         if corners.min() < .01 or (corners > np.array(room) - .01).any():
@@ -171,45 +174,36 @@ def _on_floor(rng, spec, size, room, taken):
 
 
 def _on_top(rng, size, support, top):
-    """Find a place on a support's free top: (x, y, yaw), or None where the object does not fit."""
-    z, x, y, length, width = top
-    radius = np.hypot(size[0], size[1]) / 2
-    if 2 * radius > min(length, width) + .12 or z > 1.35:
-        return None
-    slack = np.maximum(np.array([length, width]) / 2 - radius, 0)
-    spot = np.array([x, y, 0]) + np.append(rng.uniform(-1, 1, 2) * slack, 0)
-    place = rotation_z(support.yaw) @ spot + support.center
-    return float(place[0]), float(place[1]), float((support.yaw + rng.uniform(-.6, .6)) % (2 * np.pi))
+    """A random place on a support's free top (see furniture.build): x, y, yaw."""
+    slack = np.maximum(np.array(top[3:]) - np.hypot(*size[:2]), 0) / 2
+    spot = np.append(top[1:3] + rng.uniform(-1, 1, 2) * slack, 0)
+    x, y, _ = rotation_z(support.yaw) @ spot + support.center
+    return float(x), float(y), float((support.yaw + rng.uniform(-.6, .6)) % (2 * np.pi))
 
 
 def _furnish(rng, split, names, room, height):
-    """Place every named object, biggest first. Returns (objects, parts per object), or None where one fails."""
-    drawn = []
-    for name in names:
-        variant = int(rng.choice(VARIANTS[split]))
-        drawn.append((name, variant, *draw_paints(rng, split), draw_size(rng, name)))
+    """Place every named object, large pieces first: (objects, parts of each), or None if one has no room."""
+    drawn = [(name, int(rng.choice(VARIANTS[split])), *draw_paints(rng, split), draw_size(rng, name))
+             for name in names]
     drawn.sort(key=lambda d: (CATEGORIES[d[0]].perch, -d[4][0] * d[4][1]))
     objects, pieces, tops, taken = [], [], {}, []
     for name, variant, colour, paints, wish in drawn:
-        spec, place, on = CATEGORIES[name], None, None
-        if spec.perch and tops and rng.random() < .6:
-            on = int(rng.choice(sorted(tops)))
-            top = tops[on]
-            shrink = min(1., .62 / wish[2], .8 * min(top[3:]) / np.hypot(*wish[:2]))
-            parts, size, _ = build(name, np.array(wish) * shrink, paints, variant)
-            if shrink > .35 and top[0] + size[2] < height - .1:
-                place = _on_top(rng, size, objects[on], top)
-        if place:
-            base = objects[on].center[2] - objects[on].size[2] / 2 + tops.pop(on)[0]
-        else:
-            parts, size, top = build(name, wish, paints, variant)
-            on, base = None, 0.
+        spec, on, base = CATEGORIES[name], None, 0.
+        if spec.perch and tops and rng.random() < .85:
+            chosen = int(rng.choice(sorted(tops)))
+            shrink = min(1., .62 / wish[2], .75 * min(tops[chosen][3:]) / np.hypot(*wish[:2]))
+            on = chosen if shrink > .35 else None  # a doll's house version would puzzle anyone
+        parts, size, top = build(name, wish if on is None else wish * shrink, paints, variant)
+        if on is None:
             place = _on_floor(rng, spec, size, room, taken)
             if place is None or size[2] > height - .05:
                 return None
             taken.append(footprint(place, size, place[2]))
-            if top:
+            if top and top[0] < 1.35:
                 tops[len(objects)] = top
+        else:
+            top = tops.pop(on)
+            place, base = _on_top(rng, size, objects[on], top), top[0]
         center = [place[0], place[1], float(base + size[2] / 2)]
         objects.append(Object(len(objects), name, variant, colour, center, size.tolist(), place[2], on))
         pieces.append(parts)
@@ -226,10 +220,10 @@ def flatten(objects, pieces):
     parts, owner, center, axes = zip(*rows)
     return Solids(np.array([p.kind for p in parts]), np.array(owner), np.array(center), np.array(axes),
                   np.linalg.inv(axes), np.array([p.radii for p in parts]), np.array([p.rgb for p in parts]),
-                  np.array([p.look for p in parts]), np.array([p.paint == "main" for p in parts]))
+                  np.array([p.look for p in parts]))
 
 
-def _decorate(rng, room, height, objects):
+def _decorate(rng, room, objects):
     """Hang pictures, windows and a door where no tall furniture hides them and none overlap."""
     decor, busy = [], [[] for _ in range(4)]
     for obj in objects:
@@ -238,66 +232,64 @@ def _decorate(rng, room, height, objects):
             gap = (room[axis] - corners[:, axis].max()) if far else corners[:, axis].min()
             if gap < .3 and obj.size[2] > .7:
                 busy[side].append((corners[:, 1 - axis].min(), corners[:, 1 - axis].max()))
-    kinds = ["door"] + ["window"] * int(rng.integers(1, 3)) + ["picture"] * int(rng.integers(1, 4))
-    for kind in kinds:
-        width, low, high = {"door": (rng.uniform(.8, 1.), 0., 2.05),
-                            "window": (rng.uniform(.8, 1.8), .85, min(2.1, height - .25)),
-                            "picture": (rng.uniform(.4, .9), 1.25, rng.uniform(1.65, 2.))}[kind]
+    for kind in ["door"] + ["window"] * int(rng.integers(1, 3)) + ["picture"] * int(rng.integers(1, 4)):
+        width, low, high, colour = {
+            "door": (rng.uniform(.8, 1.), 0., 2.05, np.array((.62, .45, .30)) * rng.uniform(.8, 1.35)),
+            "window": (rng.uniform(.8, 1.8), .85, 2.1, np.array((.62, .78, .92))),
+            "picture": (rng.uniform(.4, .9), 1.25, rng.uniform(1.65, 2.), rng.uniform(.15, .85, 3))}[kind]
         for _ in range(10):
             side = int(rng.integers(4))
             start = rng.uniform(.15, room[side % 2] - width - .15)
             if all(start > b + .05 or start + width < a - .05 for a, b in busy[side]):
                 busy[side].append((start, start + width))
-                colour = rng.uniform(.15, .85, 3) if kind == "picture" else (
-                    (.62, .78, .92) if kind == "window" else np.array((.62, .45, .30)) * rng.uniform(.8, 1.35))
-                decor.append(Decor(kind, side, [start, low], [start + width, high], np.array(colour).tolist()))
+                decor.append(Decor(kind, side, [start, low], [start + width, high], colour.tolist()))
                 break
     return decor
 
 
 def make_scene(seed, split, index, level):
-    """Draw a room. split: one of SPLITS; level: 1, 2 or 3. The same arguments give the same room, to the byte.
+    """Draw a room. split: one of SPLITS; level: 1, 2 or 3. Equal arguments give equal rooms, byte for byte.
 
-    The ood split differs from training in four ways: larger rooms with 1 to 3 more objects, unseen wall and
-    floor patterns and palettes, unseen shape variants, and other camera heights and fields of view.
+    The ood split differs in four ways: larger rooms with 1 to 3 more objects, unseen palettes and unseen wall
+    and floor patterns, unseen shape variants, and eye heights and fields of view outside training's ranges.
     """
     rng = np.random.default_rng([seed, SPLITS.index(split), index])
-    look = "ood" if split == "ood" else "train"
-    count = _count(rng, split, level)
-    grow = 0.
-    while True:
-        low, high = (6., 11.) if split == "ood" else (3., min(9., 4.6 + .5 * count))
-        room = [float(min(rng.uniform(low, high) + grow, 9. if split != "ood" else 12.)) for _ in range(2)]
-        height = float(rng.uniform(3.3, 4.2) if split == "ood" else rng.uniform(2.5, 3.2))
+    ood = split == "ood"
+    count, slack = _count(rng, split, level), 0.
+    while True:  # until everything fits and leaves a fifth of the floor to stand on
+        low, high = (5., 5.5 + .4 * count) if ood else (3., 3.6 + .4 * count)
+        room = [float(min(rng.uniform(low, high) + slack, 12. if ood else 9.)) for _ in range(2)]
+        height = float(rng.uniform(3.3, 4.2) if ood else rng.uniform(2.5, 3.2))
         placed = _furnish(rng, split, _categories(rng, count), room, height)
-        grow += .15
         if placed and _free_floor(room, placed[0])[1].mean() > .2:
             break
-    objects, pieces = placed
+        slack += .1  # the next draw is a little larger
 
     def surface(patterns, tones):
-        tone = np.clip(np.array(tones[rng.integers(len(tones))]) + rng.normal(0, .03, 3), 0, 1)
-        second = np.clip(tone * rng.uniform(.72, .9) + rng.normal(0, .02, 3), 0, 1)
+        tone = np.array(tones[rng.integers(len(tones))]) * rng.uniform(.92, 1.06) + rng.normal(0, .012, 3)
+        tone, second = np.clip(tone, 0, 1), np.clip(tone * rng.uniform(.72, .9), 0, 1)
         return Surface(str(rng.choice(patterns)), tone.tolist(), second.tolist(), float(rng.uniform(.28, .6)))
-    floor, wall = surface(FLOORS[look], FLOOR_TONES[look]), surface(WALLS[look], WALL_TONES[look])
-    light = [float(rng.uniform(.25, .75) * room[0]), float(rng.uniform(.25, .75) * room[1]), height - .15]
-    warmth = float(rng.uniform(-.06, .08))
-    return Scene(seed, split, index, level, f"{split}-{index:06d}",
-                 [[0., 0.], [room[0], 0.], [room[0], room[1]], [0., room[1]]], height, floor, wall,
-                 [float(rng.uniform(.86, .96))] * 3, _decorate(rng, room, height, objects), light,
-                 [1 + warmth, 1., 1 - warmth], float(rng.uniform(.42, .58)), objects, flatten(objects, pieces))
+    look, warmth = "ood" if ood else "train", float(rng.uniform(-.06, .08))
+    return Scene(
+        seed, split, index, level, f"{split}-{index:06d}",
+        polygon=[[0., 0.], [room[0], 0.], [room[0], room[1]], [0., room[1]]], height=height,
+        floor=surface(FLOORS[look], FLOOR_TONES[look]), wall=surface(WALLS[look], WALL_TONES[look]),
+        ceiling=[float(rng.uniform(.86, .96))] * 3, decor=_decorate(rng, room, placed[0]),
+        light=[float(rng.uniform(.25, .75) * room[0]), float(rng.uniform(.25, .75) * room[1]), height - .15],
+        light_colour=[1 + warmth, 1., 1 - warmth], fill=float(rng.uniform(.42, .58)),
+        objects=placed[0], solids=flatten(*placed))
 
 
 # ---------------------------------------------------------------- cameras
 
-def _free_floor(room, objects, clearance=CLEARANCE):
-    """Grid of floor points: (points [X, Y, 2] metres, free [X, Y]: at least clearance from footprints, walls)."""
+def _free_floor(room, objects):
+    """A grid over the floor: (points [X, Y, 2] metres, free [X, Y]: clear of every footprint and wall)."""
     axes = [np.arange(CELL / 2, side, CELL) for side in room]
     points = np.stack(np.meshgrid(*axes, indexing="ij"), -1)
-    free = ((points > clearance) & (points < np.array(room) - clearance)).all(-1)
+    free = ((points > CLEARANCE) & (points < np.array(room) - CLEARANCE)).all(-1)
     for obj in objects:
         if obj.on is None:
-            free &= footprint_distance(points, obj) > clearance
+            free &= footprint_distance(points, obj) > CLEARANCE
     return points, free
 
 
@@ -310,73 +302,63 @@ def footprint_distance(points, obj):
 
 
 def look_at(position, target, fov_deg):
-    """A level camera at position that looks at target."""
-    forward = np.asarray(target, float) - position
-    forward /= np.linalg.norm(forward)
-    right = np.cross(forward, (0, 0, 1))
-    right /= np.linalg.norm(right)
-    return Camera(np.asarray(position, float), np.stack([right, np.cross(forward, right), forward]), float(fov_deg))
+    """An upright camera at position that looks at target, both [3] metres."""
+    x, y, z = (np.asarray(target, float) - position) / np.linalg.norm(np.asarray(target) - position)
+    level = np.hypot(x, y)
+    right, down = (y / level, -x / level, 0.), (x * z / level, y * z / level, -level)
+    return Camera(np.asarray(position, float), np.array([right, down, (x, y, z)]), float(fov_deg))
 
 
 def _lens(scene, rng):
-    """Draw (eye height in metres, field of view in degrees); the ood split's ranges lie outside training's."""
+    """Draw (eye height in metres, field of view in degrees); no ood draw lies in training's ranges."""
     if scene.split != "ood":
         return rng.uniform(1.1, 1.8), rng.uniform(60, 80)
-    high = rng.uniform(1.95, 2.5) if rng.random() < .5 else rng.uniform(.75, 1.)
-    return high, rng.uniform(86, 98) if rng.random() < .5 else rng.uniform(50, 56)
-
-
-def _room(scene):
-    return scene.polygon[2]
+    return (rng.uniform(1.95, 2.5) if rng.random() < .5 else rng.uniform(.75, 1.),
+            rng.uniform(84, 94) if rng.random() < .5 else rng.uniform(48, 56))
 
 
 def _rng(scene, stream):
     return np.random.default_rng([scene.seed, SPLITS.index(scene.split), scene.index, stream])
 
 
-def single_camera(scene, rng, tries=20):
-    """A pose on free floor that sees as many objects as the best of `tries` candidates."""
-    points, free = _free_floor(_room(scene), scene.objects)
+def single_camera(scene, rng, tries=32):
+    """Of `tries` random poses on free floor, the one that frames the most objects, near but not too near."""
+    points, free = _free_floor(scene.polygon[2], scene.objects)
     spots = points[free]
-    centers = np.array([o.center for o in scene.objects])
-    reach = np.array([np.linalg.norm(o.size) / 2 for o in scene.objects])
+    centers = np.array([obj.center for obj in scene.objects])
+    reach = np.array([np.linalg.norm(obj.size) / 2 for obj in scene.objects])
     best, best_score = None, -np.inf
     for _ in range(tries):
         height, fov = _lens(scene, rng)
         position = np.append(spots[rng.integers(len(spots))] + rng.uniform(-.04, .04, 2), height)
-        weights = rng.dirichlet(np.full(len(centers), .5))
-        target = weights @ centers
-        target[2] = .5 * target[2] + .3 + rng.normal(0, .1)
-        if np.hypot(*(target - position)[:2]) < .8:
-            continue
+        target = rng.dirichlet(np.full(len(centers), .5)) @ centers
+        away = np.hypot(*(target - position)[:2])
+        target[2] = max(.6 * target[2] + .25, height - .55 * away) + rng.normal(0, .08)  # never steeply down
         camera = look_at(position, target, fov)
         image, depth = camera.project(centers)
-        big = reach / np.maximum(depth * np.tan(np.radians(fov) / 2), 1e-6)  # half-frame shares
-        seen = (depth > .5) & (np.abs(image) < .85).all(1)
-        score = (seen * np.clip(1.5 - np.abs(np.log(np.clip(big, 1e-3, None) / .4)) * .8, .05, 1)).sum()
-        score -= .7 * ((depth > .2) & (big > 1.1)).sum()
+        share = reach / np.maximum(depth * np.tan(np.radians(fov) / 2), 1e-3)  # of half the frame
+        framed = (depth > .4) & (np.abs(image).max(1) < 1 - .5 * np.minimum(share, .8))
+        score = (framed * np.clip(1.25 - .45 * np.abs(np.log(share / .4)), .15, 1)).sum()
+        score -= .8 * ((depth > 0) & (share > 1)).sum() + (away < .7)
         if score > best_score:
             best, best_score = camera, score
-    if best is None:  # every candidate stood on top of its target
-        best = look_at(np.append(spots[0], 1.4), [*np.array(_room(scene)) / 2, .6], 70)
     return best
 
 
 def view_cameras(scene, n=8):
     """n poses around the room, counter-clockwise, looking inward."""
-    rng = _rng(scene, 8)
-    room = np.array(_room(scene))
+    rng, room = _rng(scene, 8), np.array(scene.polygon[2])
     points, free = _free_floor(room, scene.objects)
     spots, start = points[free], rng.uniform(0, 2 * np.pi)
     height, fov = _lens(scene, rng)
     cameras = []
-    for i in range(n):
-        angle = start + 2 * np.pi * i / n
+    for angle in start + 2 * np.pi * np.arange(n) / n:
         direction = np.array([np.cos(angle), np.sin(angle)])
         wish = room / 2 + direction * (room / 2 - .5) / np.abs(direction).max()
         spot = spots[np.argmin(((spots - wish) ** 2).sum(1))]
-        target = room / 2 - direction * .25 * room.min()  # past the middle, so a spot near it still looks inward
-        cameras.append(look_at(np.append(spot, height), [*target + rng.normal(0, .15, 2), .55], fov))
+        # aim past the middle, so that a spot pushed towards it by furniture still looks inward
+        target = room / 2 - direction * .25 * room.min() + rng.normal(0, .1, 2)
+        cameras.append(look_at(np.append(spot, height), [*target, .55], fov))
     return cameras
 
 
@@ -398,57 +380,58 @@ def _steps_from(free, start):
 
 def _free_path(scene, rng, length):
     """A smooth path [K, 2] over free floor, at most `length` metres long."""
-    points, free = _free_floor(_room(scene), scene.objects)
+    points, free = _free_floor(scene.polygon[2], scene.objects)
     cells = np.argwhere(free)
-    steps = _steps_from(free, tuple(cells[rng.integers(len(cells))]))
-    start = np.unravel_index(steps.argmax(), steps.shape)  # the far end of the room first
-    steps = _steps_from(free, start)
-    reach = np.argwhere((steps > .6 * steps.max()) & (steps >= 0))
-    cell = tuple(reach[rng.integers(len(reach))])
+    starts = [tuple(cells[rng.integers(len(cells))]) for _ in range(4)]
+    steps = max((_steps_from(free, start) for start in starts), key=lambda s: (s >= 0).sum())
+    end = np.unravel_index(steps.argmax(), steps.shape)      # the far end of the largest connected part
+    steps = _steps_from(free, end)
+    far = np.argwhere(steps >= .6 * steps.max())
+    cell = tuple(far[rng.integers(len(far))])
     path = [cell]
-    while steps[cell] > 0:  # walk back down the wavefront, turning as late as possible
-        moves = [(cell[0] + dx, cell[1] + dy) for dx, dy in ((1, 0), (-1, 0), (0, 1), (0, -1))]
-        moves = [m for m in moves if 0 <= m[0] < free.shape[0] and 0 <= m[1] < free.shape[1]]
-        cell = min((m for m in moves if steps[m] == steps[cell] - 1),
-                   key=lambda m: abs(m[0] - start[0]) * (len(path) % 2) + abs(m[1] - start[1]) * (1 - len(path) % 2))
+    while steps[cell] > 0:  # down the wavefront, first along the axis with more left to go
+        around = [(cell[0] + dx, cell[1] + dy) for dx, dy in ((1, 0), (-1, 0), (0, 1), (0, -1))]
+        cell = min((c for c in around if steps[c] == steps[cell] - 1),
+                   key=lambda c: max(abs(c[0] - end[0]), abs(c[1] - end[1])))
         path.append(cell)
     path = points[tuple(np.array(path).T)]
     for _ in range(40):  # relax every inner point towards its neighbours where that stays on free floor
         moved = path.copy()
         moved[1:-1] = .5 * path[1:-1] + .25 * (path[:-2] + path[2:])
-        index = np.minimum((moved / CELL).astype(int), np.array(free.shape) - 1)
-        path = np.where(free[tuple(index.T)][:, None], moved, path)
-    run = np.append(0, np.cumsum(np.linalg.norm(np.diff(path, axis=0), axis=1)))
-    keep = run <= length
-    return path[keep]
+        cells = (moved / CELL).astype(int)
+        path = np.where(free[cells[:, 0], cells[:, 1]][:, None], moved, path)
+    return path[_run(path) <= length]
+
+
+def _run(path):
+    """[K] metres walked up to each point of a path [K, 2]."""
+    return np.append(0, np.cumsum(np.linalg.norm(np.diff(path, axis=0), axis=1)))
 
 
 def walk_cameras(scene, n=16, step=.3, turn_deg=15.):
-    """A walk of n frames: at most `step` metres and about `turn_deg` degrees apart, never inside furniture."""
-    rng = _rng(scene, 16)
+    """A walk of n frames, at most `step` metres and `turn_deg` degrees apart, never through furniture."""
+    rng, room = _rng(scene, 16), np.array(scene.polygon[2])
     path = _free_path(scene, rng, step * (n - 1))
-    run = np.append(0, np.cumsum(np.linalg.norm(np.diff(path, axis=0), axis=1)))
-    at = np.linspace(0, run[-1], n)
-    spots = np.stack([np.interp(at, run, path[:, i]) for i in range(2)], 1)
+    at = np.linspace(0, _run(path)[-1], n)
+    spots = np.stack([np.interp(at, _run(path), path[:, i]) for i in range(2)], 1)
     height, fov = _lens(scene, rng)
-    room = np.array(_room(scene))
-    middle = np.mean([o.center[:2] for o in scene.objects], axis=0) * .6 + room / 2 * .4
-    angles = [np.arctan2(*(middle - spot)[::-1]) for spot in spots]
-    sweep = rng.choice((-1, 1)) * np.linspace(-.7, .7, n)  # the gaze sweeps across the furniture
-    yaw, cameras = angles[0] + sweep[0], []
-    for i in range(n):
-        error = (angles[i] + sweep[i] - yaw + np.pi) % (2 * np.pi) - np.pi
-        yaw += np.clip(error, -np.radians(turn_deg), np.radians(turn_deg))
-        forward = np.array([np.cos(yaw), np.sin(yaw), -.22])
-        position = np.append(spots[i], height)
-        cameras.append(look_at(position, position + forward, fov))
+    middle = .6 * np.mean([obj.center[:2] for obj in scene.objects], axis=0) + .2 * room
+    sweep = rng.choice((-1, 1)) * np.linspace(-.7, .7, n)  # radians, slowly across the furniture
+    wish = np.arctan2(*(middle - spots).T[::-1]) + sweep
+    yaw, cameras = wish[0], []
+    for spot, goal in zip(spots, wish):
+        turn = (goal - yaw + np.pi) % (2 * np.pi) - np.pi
+        yaw += np.clip(turn, -np.radians(turn_deg), np.radians(turn_deg))
+        position = np.append(spot, height)
+        cameras.append(look_at(position, position + (np.cos(yaw), np.sin(yaw), -.22), fov))
     return cameras
 
 
 # ---------------------------------------------------------------- JSON
 
 def camera_to_json(camera):
-    return {"position": camera.position.tolist(), "rotation": camera.rotation.tolist(), "fov_deg": camera.fov_deg}
+    return {"position": camera.position.tolist(), "rotation": camera.rotation.tolist(),
+            "fov_deg": camera.fov_deg}
 
 
 def camera_from_json(row):
@@ -456,7 +439,7 @@ def camera_from_json(row):
 
 
 def scene_to_json(scene, cameras=()):
-    """Every 3D truth as plain JSON types; primitives are left out, they follow from seed, split, index, level."""
+    """Every 3D truth as plain JSON types. Primitives are left out: seed, split, index, level redraw them."""
     row = asdict(scene)
     del row["solids"]
     row["cameras"] = [camera_to_json(camera) for camera in cameras]
@@ -464,7 +447,7 @@ def scene_to_json(scene, cameras=()):
 
 
 def scene_from_json(row):
-    """Rebuild (scene, cameras) from scene_to_json's row. Raises ValueError if this code draws another room."""
+    """Rebuild (scene, cameras) from a row of scene_to_json; ValueError if this code draws another room."""
     scene = make_scene(row["seed"], row["split"], row["index"], row["level"])
     if scene_to_json(scene)["objects"] != row["objects"]:
         raise ValueError(f"{row['id']}: the row was written by another version of data/rooms")

@@ -1,0 +1,129 @@
+"""Pictures against transformers' Qwen2VLImageProcessor (the PIL one), bit for bit."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from nanoladder import image as module
+from nanoladder.image import (
+    ImageConfig,
+    ImageError,
+    fit,
+    load_image,
+    patchify,
+    preprocess,
+    preprocess_video,
+    rescale_box,
+    smart_resize,
+)
+
+NANO = ImageConfig(patch_size=8, min_pixels=32 * 32, max_pixels=96 * 96)
+PUBLISHED = ImageConfig()
+
+
+def noise(height, width, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def processor(config):
+    qwen2_vl = pytest.importorskip("transformers.models.qwen2_vl.image_processing_pil_qwen2_vl")
+    return qwen2_vl.Qwen2VLImageProcessorPil(
+        patch_size=config.patch_size, min_pixels=config.min_pixels, max_pixels=config.max_pixels
+    )
+
+
+@pytest.mark.parametrize("config", [NANO, PUBLISHED])
+def test_stills_equal_transformers(config):
+    sizes = [(96, 96), (96, 96), (50, 71), (9, 300), (968, 1296), (40, 40), (25, 27)]
+    images = [Image.fromarray(noise(*size, seed)) for seed, size in enumerate(sizes)]
+    images += [images[2].convert("L"), images[2].convert("RGBA"), images[2].convert("P")]
+    pixel_values, grids = preprocess(images, config)
+    expected = processor(config)(images, return_tensors="pt")
+    assert [list(grid) for grid in grids] == expected["image_grid_thw"].tolist()
+    assert torch.equal(pixel_values, expected["pixel_values"])
+
+
+def test_arrays_equal_pil_images():
+    arrays = [noise(96, 96), noise(50, 71), noise(96, 96, 1)]
+    ours, grids = preprocess(arrays, NANO)
+    wanted, wanted_grids = preprocess([Image.fromarray(array) for array in arrays], NANO)
+    assert grids == wanted_grids and torch.equal(ours, wanted)
+
+
+def test_a_batch_of_one_size_equals_its_images_one_by_one():
+    stack = np.stack([noise(96, 64, seed) for seed in range(5)])
+    apart = np.concatenate([patchify(image[None, None], NANO) for image in stack])
+    assert np.array_equal(patchify(stack[:, None], NANO), apart)
+
+
+def test_smart_resize_equals_transformers():
+    reference = pytest.importorskip("transformers.models.qwen2_vl.image_processing_pil_qwen2_vl").smart_resize
+    rng = np.random.default_rng(0)
+    for _ in range(500):
+        height, width = (int(side) for side in np.exp(rng.uniform(1.5, 6.5, 2)))
+        limits = (28, 56 * 56, int(rng.integers(56 * 56, 10**6)))
+        assert smart_resize(height, width, *limits) == reference(height, width, *limits)
+
+
+def test_smart_resize_rounds_ties_to_even_and_refuses_ribbons():
+    assert smart_resize(42, 70, 28, 1, 10**9) == (56, 56)  # 1.5 -> 2 and 2.5 -> 2
+    assert smart_resize(968, 1296, 28, 56 * 56, 1280 * 28 * 28) == (840, 1148)
+    with pytest.raises(ValueError, match="200"):
+        smart_resize(10, 2001, 28, 1, 10**9)
+
+
+def test_patches_can_be_put_together_again():
+    """Undo the layout by hand: block by block, then row, column; inside, channel, frame, row, column."""
+    clip = np.stack([noise(32, 48, seed) for seed in range(4)])  # 2 time steps
+    pixel_values, grid = preprocess_video(list(clip), ImageConfig(patch_size=8, min_pixels=1))
+    assert grid == (2, 4, 6)
+    mean, std = np.array(PUBLISHED.mean), np.array(PUBLISHED.std)
+    picture = np.zeros(clip.shape)
+    index = 0
+    for t in range(2):
+        for y, x in ((y, x) for y in range(2) for x in range(3)):
+            for dy, dx in ((0, 0), (0, 1), (1, 0), (1, 1)):
+                patch = pixel_values[index].numpy().reshape(3, 2, 8, 8).transpose(1, 2, 3, 0)
+                row, column = 8 * (2 * y + dy), 8 * (2 * x + dx)
+                picture[2 * t : 2 * t + 2, row : row + 8, column : column + 8] = patch
+                index += 1
+    assert np.abs((picture * std + mean) * 255 - clip).max() < 1e-3
+
+
+def test_an_odd_number_of_frames_repeats_the_last():
+    frames = [noise(96, 96, seed) for seed in range(3)]
+    odd, grid = preprocess_video(frames, NANO)
+    even, _ = preprocess_video([*frames, frames[-1]], NANO)
+    assert grid == (2, 12, 12) and torch.equal(odd, even)
+    still, (still_grid,) = preprocess(frames[:1], NANO)
+    video, video_grid = preprocess_video(frames[:1], NANO)
+    assert still_grid == video_grid and torch.equal(still, video)
+
+
+def test_boxes_go_along_and_come_back():
+    seen = fit((1296, 968), PUBLISHED)
+    assert seen == (1148, 840)
+    box = rescale_box((0, 484, 1296, 968), (1296, 968), seen)
+    assert box == pytest.approx([0, 420, 1148, 840])
+    assert rescale_box(box, seen, (1296, 968)) == pytest.approx([0, 484, 1296, 968])
+
+
+def test_files_that_are_no_use_are_named(tmp_path, monkeypatch):
+    good = tmp_path / "good.png"
+    Image.fromarray(noise(40, 30)).convert("RGBA").save(good)
+    assert load_image(good).mode == "RGB" and load_image(good).size == (30, 40)
+    (tmp_path / "cut.png").write_bytes(good.read_bytes()[:-500])
+    (tmp_path / "text.jpg").write_text("no picture")
+    for name in ("missing.png", "cut.png", "text.jpg"):
+        with pytest.raises(ImageError, match=name) as error:
+            load_image(tmp_path / name)
+        assert "\n" not in str(error.value)
+    monkeypatch.setattr(module, "MAX_FILE_PIXELS", 1000)
+    with pytest.raises(ImageError, match="good.png.*too large"):
+        load_image(good)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # PIL itself refuses twice that
+    with pytest.raises(ImageError, match="good.png.*too large"), warnings.catch_warnings():
+        load_image(good)
