@@ -32,7 +32,7 @@ from nanoladder.common import (
     cosine_schedule,
     environment,
     parse,
-    read_json,
+    progress,
     run_script,
     seed_everything,
     setting,
@@ -49,7 +49,6 @@ from nanoladder.dataset import (
     collate,
     plan_order,
     read_rows,
-    target_text,
 )
 from nanoladder.evaluate import (
     best_constant_box,
@@ -76,7 +75,7 @@ class Settings:
     resume: bool = setting(False, "go on where a killed run saved last")
     steps: int = setting(1200, "optimizer steps")
     batch_size: int = setting(16, "sequences (sets of images with their questions) a step, over all ranks")
-    micro_batch_size: int = setting(16, "sequences a forward pass, a rank; fewer than the batch means accumulation")
+    micro_batch_size: int | None = setting(None, "sequences a forward pass; default a rank's whole share of the batch")
     questions: int = setting(4, "questions a sequence, at most")
     lr: float = setting(2e-3, "peak learning rate of AdamW: embeddings, norms, biases (all weights if --muon-lr 0)")
     muon_lr: float = setting(0.02, "peak learning rate of Muon on the hidden matrices; 0 leaves them to AdamW")
@@ -97,14 +96,14 @@ class Settings:
 
 # What each stage means, and what a GPU changes. Flags override both.
 STAGES = {
-    "0": dict(init="scratch", data="datasets/rooms-base", images=40_000, out="runs/stage0", steps=20_000,
-              questions=6, climb=0.15, dense=1.0, lr=3e-3, eval_every=1000, save_every=500),
+    "0": dict(init="scratch", data="datasets/rooms-base", images=30_000, out="runs/stage0", steps=20_000,
+              questions=6, climb=0.1, dense=1.0, lr=6e-3, eval_every=500, save_every=250),
     "1": dict(),
 }  # fmt: skip
 GPU = {
-    "0": dict(preset="small", images=200_000, batch_size=128, micro_batch_size=128, steps=12_000, lr=1e-3,
+    "0": dict(preset="small", images=200_000, batch_size=128, steps=12_000, lr=1e-3,
               amp=True, compile=True, workers=12, eval_every=2000, save_every=1000),
-    "1": dict(preset="small", images=60_000, batch_size=128, micro_batch_size=128, steps=6_000, lr=1e-3,
+    "1": dict(preset="small", images=60_000, batch_size=128, steps=6_000, lr=1e-3,
               amp=True, compile=True, workers=12, eval_every=1000, save_every=1000),
 }  # fmt: skip
 ROWS = {"0": "seeing.jsonl", "1": "localization.jsonl"}
@@ -149,13 +148,13 @@ def build(s, runtime, texts):
 
 
 def make_optimizers(model, s):
-    """Muon on the blocks' matrices, AdamW on the rest; no weight decay on vectors and embeddings.
+    """Muon on the hidden matrices, AdamW on the rest; no weight decay on vectors and embeddings.
 
     Muon orthogonalises a matrix's momentum, so every direction of it learns at one rate; it is meant for matrices
     inside the network only (Jordan 2024, torch.optim.Muon).
     """
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    inner = [p for name, p in named if p.ndim == 2 and (".blocks." in name or ".layers." in name)]
+    inner = [p for name, p in named if p.ndim == 2 and name != "model.embed_tokens.weight" and name != "lm_head.weight"]
     hidden = inner if s.muon_lr > 0 else []
     rest = [(name, p) for name, p in named if not any(p is h for h in hidden)]
     decayed = [p for name, p in rest if p.ndim > 1 and "embed" not in name and "lm_head" not in name]
@@ -231,16 +230,18 @@ def train(s, runtime, run, model, tokenizer, image_config, dataset, score):
     metrics = run.open_metrics(step) if runtime.main else None
 
     order = plan_order([g[0].level for g in dataset.groups], s.steps * s.batch_size, s.climb, s.seed)
-    accumulation = s.batch_size // (s.micro_batch_size * runtime.world)
+    micro = s.micro_batch_size
+    accumulation = s.batch_size // (micro * runtime.world)
     mine = [
-        order[first : first + s.micro_batch_size]
+        order[first : first + micro]
         for at in range(step * s.batch_size, len(order), s.batch_size)
-        for first in range(at + runtime.rank * s.micro_batch_size, at + s.batch_size, s.micro_batch_size * runtime.world)
+        for first in range(at + runtime.rank * micro, at + s.batch_size, micro * runtime.world)
     ]
     loader = iter(DataLoader(dataset, batch_sampler=mine, collate_fn=collate, num_workers=s.workers,
                              pin_memory=runtime.device.type == "cuda"))  # fmt: skip
     name_ids = torch.tensor([tokenizer.encode(" " + name)[0] for name in NAMES], device=runtime.device)
-    bar = tqdm(total=s.steps, initial=step, desc=f"stage {s.stage}", unit="step", disable=not runtime.main)
+    title = f"stage {s.stage}"
+    bar = progress(total=s.steps, initial=step, desc=title, unit="step", leave=True, disable=not runtime.main)
     while step < s.steps:
         model.train()
         micro_batches = [to_device(next(loader), runtime.device) for _ in range(accumulation)]
@@ -302,11 +303,14 @@ def main(argv):
     s = parse(Settings, argv, presets, __doc__)
     runtime = start_runtime()
     clock = Timer()
+    s.micro_batch_size = s.micro_batch_size or max(1, s.batch_size // runtime.world)
     if s.batch_size % (s.micro_batch_size * runtime.world):
-        raise UserError(f"--batch-size {s.batch_size} is no multiple of --micro-batch-size {s.micro_batch_size} x {runtime.world} ranks")
+        shares = f"--micro-batch-size {s.micro_batch_size} x {runtime.world} rank(s)"
+        raise UserError(f"--batch-size {s.batch_size} is no multiple of {shares}")
     run = RunFolder(s.out)
     run.refuse_if_used(s.resume)
-    runtime.say(f"stage {s.stage} on {runtime.device}, {runtime.world} rank(s), {torch.get_num_threads()} thread(s), seed {s.seed}")
+    threads = f"{runtime.world} rank(s) of {torch.get_num_threads()} thread(s)"
+    runtime.say(f"stage {s.stage} on {runtime.device}, {threads}, seed {s.seed}")
     runtime.say(show(s))
     seed_everything(s.seed)
 
@@ -376,7 +380,8 @@ def corpus(rows):
 
 def line(scores):
     """Scores as words, numbers only."""
-    return ", ".join(f"{k} {v:.3f}" if isinstance(v, float) else f"{k} {v}" for k, v in scores.items() if not isinstance(v, dict))
+    numbers = {k: v for k, v in scores.items() if not isinstance(v, dict)}
+    return ", ".join(f"{k} {v:.3f}" if isinstance(v, float) else f"{k} {v}" for k, v in numbers.items())
 
 
 def finish(s, runtime, run, model, tokenizer, image_config, splits, summarize):

@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.distributed as dist
+from tqdm import tqdm
 
 
 class UserError(ValueError):
@@ -79,6 +80,11 @@ def show(settings):
     values = dataclasses.asdict(settings)
     width = max(map(len, values))
     return "\n".join(f"  {name:<{width}}  {value}" for name, value in values.items())
+
+
+def progress(items=None, **options):
+    """A tqdm bar that leaves no trail, and that redraws only now and then where the output is a file."""
+    return tqdm(items, mininterval=0.3 if sys.stderr.isatty() else 30, dynamic_ncols=True, **{"leave": False} | options)
 
 
 # ---------------------------------------------------------------- device, ranks, numbers

@@ -23,9 +23,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from tqdm import tqdm
 
-from nanoladder.common import UserError
+from nanoladder.common import UserError, progress
 from nanoladder.image import MAX_FILE_PIXELS, fit, load_image, preprocess, rescale_box
 from nanoladder.model import mrope_position_ids
 
@@ -60,7 +59,7 @@ def read_rows(path, limit=None):
     """Rows of a JSONL file, checked field by field; a UserError names file, line and what to change."""
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"{path}: no such file; make the rooms with `python -m data.rooms.prepare` or name a folder with --data")
+        raise UserError(f"{path}: no such file; name a data folder with --data, or make one: data.rooms.prepare")
     rows = []
     with open(path, encoding="utf-8") as file:
         for number, line in enumerate(file, 1):
@@ -131,7 +130,7 @@ def check_images(rows):
     for row in rows:
         for path in row.images:
             sizes.setdefault(path, row.where)
-    for path, where in tqdm(sizes.items(), desc="check images", unit="image", mininterval=0.5, leave=False):
+    for path, where in progress(sizes.items(), desc="check images", unit="image"):
         try:
             with Image.open(path) as image:
                 if image.width * image.height > MAX_FILE_PIXELS:
@@ -224,7 +223,8 @@ class Dataset(torch.utils.data.Dataset):
             "position_ids": torch.cat(positions, dim=1),
         }
         if self.names is not None:
-            example["name_shares"] = name_shares(rows[0].images[0], example["grid_thw"][0], self.image_config, len(self.names))
+            grid, names = example["grid_thw"][0], len(self.names)
+            example["name_shares"] = name_shares(rows[0].images[0], grid, self.image_config, names)
         return example
 
 
@@ -256,7 +256,7 @@ def name_shares(path, grid_thw, image_config, num_names):
         with Image.open(path) as image:
             index = np.asarray(image.resize((cols * cell, rows * cell), Image.Resampling.NEAREST)).astype(np.int64)
     except OSError as error:
-        raise UserError(f"{path}: not a readable index image ({error}); the dense loss needs it, or set --dense 0") from None
+        raise UserError(f"{path}: not a readable index image ({error}), which --dense needs") from None
     cells = index.reshape(rows, cell, cols, cell).swapaxes(1, 2).reshape(rows * cols, cell * cell)
     flat = cells + num_names * np.arange(rows * cols)[:, None]
     counts = np.bincount(flat.ravel(), minlength=rows * cols * num_names)

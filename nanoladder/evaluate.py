@@ -5,12 +5,13 @@
 """
 
 import time
+from collections import Counter
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
-from tqdm import tqdm
 
+from nanoladder.common import progress
 from nanoladder.dataset import boxes_in_input, encode_prompt, target_text
 from nanoladder.generate import generate
 from nanoladder.rewards import box_iou, exact_match, parse_boxes, score_boxes
@@ -23,7 +24,7 @@ def predict(model, tokenizer, image_config, rows, batch_size=128, max_new_tokens
     start, predictions = time.time(), [None] * len(rows)
     # Alike answers together: a batch runs until its longest is done.
     order = sorted(range(len(rows)), key=lambda i: (len(rows[i].images), len(target_text(rows[i], image_config)), i))
-    bar = tqdm(total=len(rows), desc=title, unit="row", leave=False, disable=say is None)
+    bar = progress(total=len(rows), desc=title, unit="row")
     for first in range(0, len(order), batch_size):
         batch = order[first : first + batch_size]
         prompts = [
@@ -67,8 +68,10 @@ def summarize_localization(predictions, constant_box):
     Returns {"iou", "acc50", "valid_json", "label_f1", "constant_iou", "n", "levels": {"1": {...}, ...}}.
     """
 
+    kinds = ("iou", "acc50", "valid_json", "label_f1")
+
     def means(items):
-        scores = {k: float(np.mean([p["scores"][k] for p in items])) for k in ("iou", "acc50", "valid_json", "label_f1")}
+        scores = {k: float(np.mean([p["scores"][k] for p in items])) for k in kinds}
         constant = [np.mean([box_iou(constant_box, t["bbox_2d"]) for t in p["truth"]]) for p in items]
         return scores | {"constant_iou": float(np.mean(constant)), "n": len(items)}
 
@@ -106,8 +109,8 @@ def summarize_answers(predictions, train_rows):
     """Exact-match accuracy, all and per question type, beside that of the type's most frequent training answer."""
     commonest = {}
     for kind in {p["question_type"] for p in predictions}:
-        answers, counts = np.unique([r.answer for r in train_rows if r.question_type == kind] or [""], return_counts=True)
-        commonest[kind] = str(answers[counts.argmax()])
+        answers = Counter(row.answer for row in train_rows if row.question_type == kind)
+        commonest[kind] = answers.most_common(1)[0][0] if answers else ""
 
     def means(items):
         return {
@@ -116,8 +119,8 @@ def summarize_answers(predictions, train_rows):
             "n": len(items),
         }
 
-    kinds = sorted(commonest)
-    return means(predictions) | {"types": {k: means([p for p in predictions if p["question_type"] == k]) for k in kinds}}
+    types = {kind: means([p for p in predictions if p["question_type"] == kind]) for kind in sorted(commonest)}
+    return means(predictions) | {"types": types}
 
 
 # ---------------------------------------------------------------- pictures

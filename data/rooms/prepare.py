@@ -18,7 +18,6 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from data.rooms.questions import NAMES, localization_rows, seeing_rows
 from data.rooms.render import contact_sheet, render, visible_objects
@@ -32,7 +31,16 @@ from data.rooms.scene import (
     view_cameras,
     walk_cameras,
 )
-from nanoladder.common import UserError, parse, read_json, run_script, setting, write_json, write_jsonl
+from nanoladder.common import (
+    UserError,
+    parse,
+    progress,
+    read_json,
+    run_script,
+    setting,
+    write_json,
+    write_jsonl,
+)
 
 PAPER = {"pictures": 5929, "view_sets": 5752, "videos": 9000}  # SpatialLadder-26k, section 3 of the paper
 SHARD = 50  # rooms a worker makes at a time; a finished shard is never made again
@@ -71,7 +79,7 @@ def main(argv):
     ]
     with ProcessPoolExecutor(s.workers) as pool:
         futures = [pool.submit(make_shard, *job) for job in jobs]
-        with tqdm(total=len(jobs) * SHARD, desc="rooms", unit="room", smoothing=0.1) as bar:
+        with progress(total=len(jobs) * SHARD, desc="rooms", unit="room", smoothing=0.1) as bar:
             for future in as_completed(futures):
                 future.result()
                 bar.update(SHARD)
