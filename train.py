@@ -59,6 +59,7 @@ from nanoladder.evaluate import (
 )
 from nanoladder.image import ImageConfig
 from nanoladder.model import PRESETS, Qwen2_5_VL
+from nanoladder.muon import Muon
 from nanoladder.tokenizer import Tokenizer
 
 BASE = Path(__file__).parent / "nanoladder" / "base"
@@ -148,11 +149,7 @@ def build(s, runtime, texts):
 
 
 def make_optimizers(model, s):
-    """Muon on the hidden matrices, AdamW on the rest; no weight decay on vectors and embeddings.
-
-    Muon orthogonalises a matrix's momentum, so every direction of it learns at one rate; it is meant for matrices
-    inside the network only (Jordan 2024, torch.optim.Muon).
-    """
+    """Muon on the hidden matrices, AdamW on the rest; no weight decay on vectors and embeddings."""
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     inner = [p for name, p in named if p.ndim == 2 and name != "model.embed_tokens.weight" and name != "lm_head.weight"]
     hidden = inner if s.muon_lr > 0 else []
@@ -162,7 +159,7 @@ def make_optimizers(model, s):
     groups = [{"params": decayed, "weight_decay": s.weight_decay}, {"params": plain, "weight_decay": 0.0}]
     optimizers = [torch.optim.AdamW(groups, lr=s.lr, betas=(0.9, 0.95), fused=True)]
     if hidden:
-        optimizers.append(torch.optim.Muon(hidden, lr=s.muon_lr, weight_decay=s.weight_decay, momentum=0.95))
+        optimizers.append(Muon(hidden, lr=s.muon_lr, weight_decay=s.weight_decay))
     return optimizers
 
 

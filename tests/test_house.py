@@ -8,7 +8,7 @@ import pytest
 from conftest import ROOT
 
 PACKAGES = {"torch", "numpy", "PIL", "safetensors", "tokenizers", "tqdm"}
-LEAVES = {"model", "image", "tokenizer", "rewards"}
+LEAVES = {"model", "image", "tokenizer", "rewards", "muon"}
 FILES = [*ROOT.glob("*.py"), *ROOT.glob("nanoladder/*.py"), *ROOT.glob("data/rooms/*.py")]
 SCRIPTS = [["train.py"], ["-m", "data.rooms.prepare"]]
 
@@ -19,7 +19,8 @@ def imported(path):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            yield from ([f"{node.module}.{a.name}" for a in node.names] if node.module == "nanoladder" else [node.module])
+            whole = node.module == "nanoladder"
+            yield from [f"nanoladder.{alias.name}" for alias in node.names] if whole else [node.module]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))

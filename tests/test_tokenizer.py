@@ -9,10 +9,11 @@ BOXES = '[{"label":"chair","bbox_2d":[12,3,45,67]},{"label":"lamp","bbox_2d":[1,
 
 @pytest.fixture(scope="module")
 def tok():
-    return Tokenizer.train(["Locate the chair and the lamp.", "What is at (12,34)?", BOXES, "assistant", "user"] * 5, 700)
+    texts = ["Locate the chair and the lamp.", "What is at (12,34)?", BOXES, "assistant", "user"]
+    return Tokenizer.train(texts * 5, 700)
 
 
-@pytest.mark.parametrize("text", [BOXES, "Locate the chair.", "Ünïcode 椅子 🪑", "  two  spaces\n\n", "a<|im_end|>b", ""])
+@pytest.mark.parametrize("text", [BOXES, "the chair.", "Ünïcode 椅子 🪑", "  two  spaces\n\n", "a<|im_end|>b", ""])
 def test_round_trip(tok, text):
     assert tok.decode(tok.encode(text)) == text
 

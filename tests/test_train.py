@@ -14,7 +14,8 @@ from nanoladder import checkpoint
 from nanoladder.common import UserError
 
 TINY = ["--steps", "6", "--batch-size", "4", "--micro-batch-size", "2", "--eval-rows", "12", "--eval-every", "1000",
-        "--save-every", "2", "--init", "scratch", "--no-compile", "--no-amp", "--preset", "nano", "--workers", "0"]  # fmt: skip
+        "--save-every", "2", "--init", "scratch", "--no-compile", "--no-amp", "--preset", "nano",
+        "--workers", "0"]  # fmt: skip
 
 
 def run(rooms, out, *flags, stage="1"):
@@ -87,8 +88,9 @@ def test_the_loss_does_not_depend_on_how_a_batch_is_split(rooms, tmp_path):
     common = ["--steps", "10", "--muon-lr", "0", "--eval-rows", "1"]
     run(rooms, tmp_path / "whole", *common, "--micro-batch-size", "4")
     run(rooms, tmp_path / "split", *common, "--micro-batch-size", "1")
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", "train.py", "--stage", "1",
-               "--data", str(rooms), "--out", str(tmp_path / "ranks"), *TINY, *common, "--micro-batch-size", "1"]  # fmt: skip
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone",
+               "train.py", "--stage", "1", "--data", str(rooms), "--out", str(tmp_path / "ranks"),
+               *TINY, *common, "--micro-batch-size", "1"]  # fmt: skip
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     losses = {
         name: [json.loads(line)["loss"] for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
@@ -113,7 +115,7 @@ def test_a_script_says_one_line(tmp_path):
     (tmp_path / "rooms" / "train").mkdir()
     (tmp_path / "rooms" / "ood" / "localization.jsonl").write_text("")
     (tmp_path / "rooms" / "train" / "localization.jsonl").write_text("{broken\n")
-    done = subprocess.run([sys.executable, "train.py", "--data", str(tmp_path / "rooms"), "--out", str(tmp_path / "out")],
-                          cwd=ROOT, capture_output=True, text=True)  # fmt: skip
+    command = [sys.executable, "train.py", "--data", str(tmp_path / "rooms"), "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
     assert "localization.jsonl:1" in done.stderr and not (tmp_path / "out").exists()

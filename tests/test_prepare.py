@@ -1,0 +1,147 @@
+"""Preparing the rooms: same bytes whoever makes them, going on after an interruption, and questions that are true."""
+
+import json
+import re
+from collections import Counter
+
+import numpy as np
+import pytest
+from conftest import prepare
+from PIL import Image
+
+from data.rooms import prepare as module
+from data.rooms.questions import MAX_TRUNCATION, MIN_SIDE, MIN_VISIBILITY, NAMES, localization_rows, seeing_rows
+from data.rooms.render import render, visible_objects
+from data.rooms.scene import make_scene, scene_from_json, single_camera
+from nanoladder.common import UserError
+
+
+def contents(folder):
+    return {p.relative_to(folder): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def rows(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_same_bytes_with_another_number_of_workers_and_after_a_kill(rooms, tmp_path, monkeypatch):
+    settings = ["--pictures", "24", "--held-out", "8", "--view-sets", "0", "--videos", "0", "--seeing"]
+    again = tmp_path / "again"
+    done = []
+
+    def make_and_die(s, split, shard):
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(split)
+        make_shard(s, split, shard)
+
+    make_shard = module.make_shard
+    monkeypatch.setattr(module, "ProcessPoolExecutor", InProcess)
+    monkeypatch.setattr(module, "make_shard", make_and_die)
+    with pytest.raises(KeyboardInterrupt):
+        module.main(["--out", str(again), *settings])
+    monkeypatch.setattr(module, "make_shard", make_shard)
+    module.main(["--out", str(again), *settings])
+    assert contents(again) == contents(rooms)
+
+
+class InProcess:
+    """Stands in for a process pool: runs each job when it is submitted, so that a test can break in between."""
+
+    def __init__(self, workers):
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        return False
+
+    def submit(self, function, *args):
+        from concurrent.futures import Future
+
+        future = Future()
+        future.set_result(function(*args))
+        return future
+
+
+def test_other_settings_never_mix_with_what_is_there(rooms):
+    with pytest.raises(UserError, match="made with other settings"):
+        module.main(["--out", str(rooms), "--pictures", "24", "--seed", "5"])
+
+
+def test_three_modalities_of_one_room_in_the_papers_proportions(tmp_path):
+    prepare(tmp_path / "r", "--pictures", "6", "--view-sets", "5", "--videos", "3", "--held-out", "1", "--size", "32")
+    scenes = rows(tmp_path / "r" / "train" / "scenes.jsonl")
+    kinds = [Counter(frame["data_type"] for frame in scene["frames"]) for scene in scenes]
+    assert kinds[0] == {"single_image": 1, "multi_view": 8, "video": 16} and kinds[5] == {"single_image": 1}
+    assert module.PAPER == {"pictures": 5929, "view_sets": 5752, "videos": 9000}
+    scene, _ = scene_from_json({k: v for k, v in scenes[0].items() if k != "frames"} | {"cameras": []})
+    assert scene.id == scenes[0]["id"]  # the truth on disk is the truth of the room
+
+
+def test_rows_carry_levels_and_splits_share_no_room(rooms):
+    seen = {}
+    for split in ("train", "val", "test", "ood"):
+        found = rows(rooms / split / "localization.jsonl")
+        assert {row["level"] for row in found} == {1, 2, 3}
+        seen[split] = {(rooms / split / row["image"][0]).read_bytes() for row in found}
+    assert not seen["train"] & (seen["val"] | seen["test"] | seen["ood"])
+
+
+def shots(count):
+    for i in range(count):
+        scene, rng = make_scene(11, "train", i, i % 3 + 1), np.random.default_rng(i)
+        camera = single_camera(scene, rng)
+        frame = render(scene, camera, 96)
+        yield scene, frame, visible_objects(scene, camera, frame), rng
+
+
+def test_localization_asks_only_for_what_is_unique_and_seen():
+    asked = 0
+    for scene, frame, visible, rng in shots(60):
+        for row in localization_rows(scene, visible, 96, rng):
+            for item in row["answer"]:
+                same = [o.id for o in scene.objects if o.category == item["label"] and o.id in visible]
+                assert len(same) == 1 and f"the {item['label']}" in row["question"]
+                ys, xs = np.nonzero(frame.ids == same[0])
+                x1, y1, x2, y2 = item["bbox_2d"]
+                assert [x1, y1, x2, y2] == [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]
+                assert min(x2 - x1, y2 - y1) >= MIN_SIDE * 96 and visible[same[0]]["visibility"] >= MIN_VISIBILITY
+                assert visible[same[0]]["truncation"] <= MAX_TRUNCATION
+                asked += 1
+    assert asked > 60
+
+
+def test_seeing_answers_are_what_the_pixels_say():
+    checked = Counter()
+    for scene, frame, visible, rng in shots(40):
+        name = {o.id: o.category for o in scene.objects} | {-1: "floor", -2: "wall", -3: "ceiling"}
+        boxes = {o.category: visible[o.id]["bbox"] for o in scene.objects if o.id in visible}
+        for row in seeing_rows(scene, frame, visible, rng):
+            kind = row["question_type"]
+            points = [(int(x), int(y)) for x, y in re.findall(r"\((\d+),(\d+)\)", row["question"])]
+            assert not re.search(r"bbox|\d\.\d", row["answer"])
+            if kind == "point":
+                assert row["answer"] == ", ".join(name[frame.ids[y, x]] for x, y in points)
+            elif kind == "which":
+                category = re.search(r"on the (\w+)\?", row["question"])[1]
+                on = [f"({x},{y})" for x, y in points if name[frame.ids[y, x]] == category]
+                assert set(on) == {row["answer"]}
+            elif kind == "side":
+                (x, y), box = points[0], boxes[re.search(r"of the (\w+) is", row["question"])[1]]
+                assert (row["answer"] == "inside") == (box[0] <= x < box[2] and box[1] <= y < box[3])
+                assert ("left" in row["answer"]) == (x < box[0]) and ("below" in row["answer"]) == (y >= box[3])
+            elif kind == "count":
+                category = re.search(r": (\w+)\?", row["question"])[1]
+                assert int(row["answer"]) == sum(name[i] == category for i in visible)
+            else:
+                continue
+            checked[kind] += 1
+    assert set(checked) == {"point", "which", "side", "count"} and min(checked.values()) > 15
+
+
+def test_index_images_name_every_pixel(rooms):
+    path = next((rooms / "train" / "images").rglob("*.names.png"))
+    index = np.asarray(Image.open(path))
+    assert index.shape == (96, 96) and index.max() < len(NAMES) and len(np.unique(index)) > 2
