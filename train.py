@@ -33,6 +33,7 @@ from nanoladder.common import (
     environment,
     parse,
     progress,
+    read_json,
     run_script,
     seed_everything,
     setting,
@@ -67,13 +68,15 @@ BASE = Path(__file__).parent / "nanoladder" / "base"
 
 @dataclasses.dataclass
 class Settings:
+    """Every setting of a run; run.json keeps them."""
+
     stage: str = setting("1", "rung to train", choices=["0", "1"])
     preset: str = setting("nano", "model size for --init scratch", choices=["nano", "small"])
     init: str = setting("base", "where weights come from: base (the shipped one), scratch, or a checkpoint folder")
     data: str = setting("datasets/rooms", "data folder; rooms are made there where it is missing")
     images: int = setting(12_000, "training images to make where the data is missing")
     out: str = setting("runs/stage1", "run folder")
-    resume: bool = setting(False, "go on where a killed run saved last")
+    resume: bool = setting(False, "go on where the run in --out was killed, with that run's settings")
     steps: int = setting(1200, "optimizer steps")
     batch_size: int = setting(16, "sequences (sets of images with their questions) a step, over all ranks")
     micro_batch_size: int | None = setting(None, "sequences a forward pass; default a rank's whole share of the batch")
@@ -112,9 +115,16 @@ VAL_ROWS = 200  # validation rows of a score during training
 
 
 def presets(given):
+    """What stands between the defaults and the given flags: the stage, the device, or the run to go on with."""
     stage = given.get("stage", "1")
-    values = {"stage": stage} | STAGES[stage]
-    return values | GPU[stage] if torch.cuda.is_available() else values
+    values = {"out": "runs/stage1"} | STAGES[stage]
+    if given.get("resume"):
+        return read_json(Path(given.get("out", values["out"])) / "run.json")["settings"]
+    if torch.cuda.is_available():
+        values |= GPU[stage]
+        if stage == "1" and given.get("preset", values["preset"]) == "small":  # the shipped base is nano
+            values["init"] = "runs/stage0" if Path("runs/stage0/scores.json").exists() else "scratch"
+    return values
 
 
 # ---------------------------------------------------------------- before training
@@ -241,7 +251,7 @@ def train(s, runtime, run, model, tokenizer, image_config, dataset, score):
     bar = progress(total=s.steps, initial=step, desc=title, unit="step", leave=True, disable=not runtime.main)
     while step < s.steps:
         model.train()
-        micro_batches = [to_device(next(loader), runtime.device) for _ in range(accumulation)]
+        micro_batches = [next(loader) for _ in range(accumulation)]
         # One mean over the step's supervised tokens, however they are split over micro-batches and ranks.
         tokens = runtime.sum(sum(int((b["labels"] != IGNORE_INDEX).sum()) for b in micro_batches))
         text_sum, dense_sum = 0.0, 0.0
@@ -249,7 +259,7 @@ def train(s, runtime, run, model, tokenizer, image_config, dataset, score):
             if runtime.world > 1:
                 forward.require_backward_grad_sync = k + 1 == accumulation  # ranks talk once a step
             with autocast(runtime.device, s.amp):
-                text_loss, dense_loss = losses(model, forward, batch, name_ids, s.dense)
+                text_loss, dense_loss = losses(model, forward, to_device(batch, runtime.device), name_ids, s.dense)
                 # DDP averages the ranks' gradients, so the token sum is scaled by their number.
                 loss = text_loss * runtime.world / tokens + s.dense * dense_loss / accumulation
             loss.backward()

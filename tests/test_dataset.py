@@ -1,5 +1,6 @@
 """Reading rows (every complaint names file, line and remedy) and packing several questions behind one image."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -100,8 +101,8 @@ def loaded(rooms):
     rows = read_rows(rooms / "train" / "seeing.jsonl")
     check_images(rows)
     tok = Tokenizer.train(text for row in rows for text in (row.question, row.answer))
-    config = PRESETS["nano"].__class__(**{**PRESETS["nano"].__dict__, "vocab_size": len(tok),
-        "image_token_id": tok.image_id, "video_token_id": tok.video_id, "vision_start_token_id": tok.vision_start_id})  # fmt: skip
+    config = dataclasses.replace(PRESETS["nano"], vocab_size=len(tok), image_token_id=tok.image_id,
+        video_token_id=tok.video_id, vision_start_token_id=tok.vision_start_id)  # fmt: skip
     return rows, tok, config
 
 

@@ -1,14 +1,16 @@
-"""How much of the machine a nano training step reaches, beside a plain matrix product in the same process.
+"""How much of the machine a training step reaches, beside a plain matrix product in the same process.
 
-    python tests/perf/bench_train.py                 # threads as torch chooses, fp32, bf16 and torch.compile
+    python tests/perf/bench_train.py                          # nano on a CPU, small where there is CUDA
     OMP_NUM_THREADS=1 python tests/perf/bench_train.py --no-compile
+    TORCH_LOGS=recompiles,graph_breaks python tests/perf/bench_train.py --preset small
 
 The step is train.py's own: forward, loss, backward, clipping, Muon and AdamW, on stage-1-shaped batches of random
-pixels and tokens. Model FLOPs are counted once (Qwen2_5_VL.flops); the ceiling is fp32 2048x2048 matmul, or bf16 for
-the bf16 rows. Nothing else should run meanwhile.
+pixels and tokens. Model FLOPs are Qwen2_5_VL.flops, a recomputed one never counted twice; the ceiling is a square
+product of 2048 (CPU) or 8192 (CUDA). Nothing else should run meanwhile.
 """
 
 import argparse
+import dataclasses
 import sys
 import time
 from pathlib import Path
@@ -16,28 +18,32 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from nanoladder.common import autocast
 from nanoladder.dataset import IGNORE_INDEX
 from nanoladder.model import PRESETS, Qwen2_5_VL
-from train import Settings, losses, make_optimizers
+from train import Settings, losses, make_optimizers, to_device
 
-QUESTIONS, LENGTH = 4, 26  # tokens of one question with its answer
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+QUESTIONS, LENGTH = 4, 26  # questions a sequence, and tokens of one with its answer
 
 
 def seconds(work, repeats):
-    """Median seconds of a call, after one to warm up."""
-    work()
+    """Median seconds of a call, after two to warm up (and to compile)."""
     times = []
-    for _ in range(repeats):
+    for _ in range(repeats + 2):
         start = time.perf_counter()
         work()
+        if DEVICE.type == "cuda":
+            torch.cuda.synchronize()
         times.append(time.perf_counter() - start)
-    return sorted(times)[len(times) // 2]
+    return sorted(times[2:])[repeats // 2]
 
 
 def matmul_rate(dtype):
     """FLOP a second of a square product: the ceiling."""
-    a, b = (torch.randn(2048, 2048).to(dtype) for _ in range(2))
-    return 2 * 2048**3 / seconds(lambda: a @ b, 10)
+    side = 8192 if DEVICE.type == "cuda" else 2048
+    a, b = (torch.randn(side, side, device=DEVICE, dtype=dtype) for _ in range(2))
+    return 2 * side**3 / seconds(lambda: a @ b, 10)
 
 
 def make_batch(config, size):
@@ -54,26 +60,28 @@ def make_batch(config, size):
         start = prefix + q * LENGTH
         segments[:, start:] = q + 1
         labels[:, start + 9 : start + LENGTH] = ids[:, start + 9 : start + LENGTH]
-    return {
-        "input_ids": ids, "labels": labels, "segments": segments,
+    batch = {
+        "input_ids": ids,
+        "labels": labels,
+        "segments": segments,
         "position_ids": torch.arange(total).expand(3, size, total),
         "pixel_values": torch.randn(size * side**2, 2 * 3 * config.vision.patch_size**2),
-        "grid_thw": [(1, side, side)] * size,
-    }  # fmt: skip
+    }
+    return to_device(batch, DEVICE) | {"grid_thw": [(1, side, side)] * size}
 
 
-def step_rate(size, amp, compiled, repeats):
-    """(sequences a second, FLOP a second) of a whole training step."""
+def bench(preset, size, amp, compiled, repeats):
+    """One line: sequences and tokens a second, FLOP a second, share of the ceiling, peak memory on CUDA."""
     torch.manual_seed(0)
-    config = PRESETS["nano"].__class__(**PRESETS["nano"].__dict__ | {"image_token_id": 5, "video_token_id": 6})
-    model, settings = Qwen2_5_VL(config), Settings()
+    config = dataclasses.replace(PRESETS[preset], image_token_id=5, video_token_id=6)
+    model, settings = Qwen2_5_VL(config).to(DEVICE), Settings()
     if compiled:
         model.visual.encode = torch.compile(model.visual.encode, dynamic=True)
         model.model.compile(dynamic=True)
     optimizers, batch = make_optimizers(model, settings), make_batch(config, size)
 
     def step():
-        with torch.autocast("cpu", torch.bfloat16, enabled=amp):
+        with autocast(DEVICE, amp):
             loss, _ = losses(model, model, batch, None, 0.0)
         (loss / size).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
@@ -82,25 +90,28 @@ def step_rate(size, amp, compiled, repeats):
             optimizer.zero_grad(set_to_none=True)
 
     took = seconds(step, repeats)
-    return size / took, model.flops(batch["grid_thw"], [batch["input_ids"].shape[1]] * size) / took
+    tokens = batch["input_ids"].shape[1] * size
+    rate = model.flops(batch["grid_thw"], [batch["input_ids"].shape[1]] * size) / took
+    ceiling = matmul_rate(torch.bfloat16 if amp and DEVICE.type == "cuda" else torch.float32)
+    memory = f"  {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB" if DEVICE.type == "cuda" else ""
+    how = f"{preset}  batch {size:3d}  {'bf16' if amp else 'fp32'}  {'compile' if compiled else 'eager  '}"
+    speed = f"{size / took:7.1f} sequences/s  {tokens / took:9.0f} tokens/s  {rate / 1e9:8.1f} GFLOP/s"
+    print(f"{how}  {speed}  {rate / ceiling:4.0%} of the matmul's {ceiling / 1e9:.0f}{memory}", flush=True)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", choices=["nano", "small"], default="small" if DEVICE.type == "cuda" else "nano")
     parser.add_argument("--no-compile", action="store_true", help="leave out the rows with torch.compile")
-    parser.add_argument("--repeats", type=int, default=7, help="steps a row; the median counts")
+    parser.add_argument("--repeats", type=int, default=9, help="steps a row; the median counts")
     args = parser.parse_args()
-    ceilings = {False: matmul_rate(torch.float32), True: matmul_rate(torch.bfloat16)}
-    print(f"{torch.get_num_threads()} thread(s), torch {torch.__version__}")
-    print(f"matmul 2048: fp32 {ceilings[False] / 1e9:.0f} GFLOP/s, bf16 {ceilings[True] / 1e9:.0f} GFLOP/s")
-    for size, amp, compiled in [(8, False, False), (16, False, False), (32, False, False), (16, True, False),
-                                (16, False, True), (16, True, True)]:  # fmt: skip
-        if compiled and args.no_compile:
-            continue
-        sequences, rate = step_rate(size, amp, compiled, args.repeats)
-        how = f"batch {size:3d}  {'bf16' if amp else 'fp32'}  {'compile' if compiled else 'eager  '}"
-        share = f"{rate / ceilings[False]:.0%} of the fp32 ceiling"
-        print(f"{how}  {sequences:6.1f} sequences/s  {rate / 1e9:6.1f} GFLOP/s  {share}")
+    print(f"{DEVICE}, {torch.get_num_threads()} thread(s), torch {torch.__version__}")
+    sizes = (64, 128, 256) if DEVICE.type == "cuda" else (8, 16, 32)
+    rows = [(size, DEVICE.type == "cuda", False) for size in sizes]
+    rows += [(sizes[1], amp, compiled) for amp in (False, True) for compiled in (False, True)]
+    for size, amp, compiled in dict.fromkeys(rows):
+        if not (compiled and args.no_compile):
+            bench(args.preset, size, amp, compiled, args.repeats)
 
 
 if __name__ == "__main__":
