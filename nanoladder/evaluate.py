@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw
 from nanoladder.common import progress
 from nanoladder.dataset import boxes_in_input, encode_prompt, target_text
 from nanoladder.generate import generate
+from nanoladder.image import fit
 from nanoladder.rewards import box_iou, exact_match, parse_boxes, score_boxes
 
 
@@ -36,6 +37,7 @@ def predict(model, tokenizer, image_config, rows, batch_size=128, max_new_tokens
         for i, ids, mask in zip(batch, completions.ids, completions.mask):
             answer = [token for token in ids[mask].tolist() if token not in tokenizer.eos_ids]
             predictions[i] = _prediction(rows[i], tokenizer.decode(answer), image_config)
+            predictions[i]["decoding"] = {"temperature": 0, "max_new_tokens": max_new_tokens}
         bar.update(len(batch))
     bar.close()
     if say is not None:
@@ -49,8 +51,8 @@ def _prediction(row, answer, image_config):
         "question_type": row.question_type,
         "level": row.level,
         "images": [str(path) for path in row.images],
+        "input_size": fit(row.sizes[0], image_config),
         "prompt": row.question,
-        "decoding": "greedy",
         "answer": answer,
     }
     if row.is_localization:
@@ -137,8 +139,10 @@ def draw_samples(predictions, path, tile=192, columns=4):
         left = margin + k % columns * (tile + margin)
         top = margin + k // columns * (tile + caption + margin)
         with Image.open(p["images"][0]) as image:
-            scale = tile / image.width
-            sheet.paste(image.convert("RGB").resize((tile, round(image.height * scale))), (left, top))
+            width, height = p["input_size"]  # boxes are in pixels of the picture as the model saw it
+            scale = tile / max(width, height)
+            size = (round(width * scale), round(height * scale))
+            sheet.paste(image.convert("RGB").resize(size), (left, top))
 
         def place(box, scale=scale, left=left, top=top):
             return [left + box[0] * scale, top + box[1] * scale, left + box[2] * scale, top + box[3] * scale]
@@ -146,7 +150,7 @@ def draw_samples(predictions, path, tile=192, columns=4):
         for t in p["truth"]:
             draw.rectangle(place(t["bbox_2d"]), outline="white", width=1)
         for colour, item in zip(colours, parse_boxes(p["answer"]) or []):
-            box = [min(max(v, 0), tile / scale) for v in item["bbox_2d"]]
+            box = [min(max(v, 0), limit) for v, limit in zip(item["bbox_2d"], (width, height) * 2)]
             if box[0] < box[2] and box[1] < box[3]:
                 draw.rectangle(place(box), outline=colour, width=2)
                 draw.text((left + box[0] * scale + 3, top + box[1] * scale + 1), item["label"], fill=colour)
