@@ -10,7 +10,15 @@ from conftest import prepare
 from PIL import Image
 
 from data.rooms import prepare as module
-from data.rooms.questions import MAX_TRUNCATION, MIN_SIDE, MIN_VISIBILITY, NAMES, localization_rows, seeing_rows
+from data.rooms.questions import (
+    MAX_AREA,
+    MAX_TRUNCATION,
+    MIN_SIDE,
+    MIN_VISIBILITY,
+    NAMES,
+    localization_rows,
+    seeing_rows,
+)
 from data.rooms.render import render, visible_objects
 from data.rooms.scene import make_scene, scene_from_json, single_camera
 from nanoladder.common import UserError
@@ -107,7 +115,8 @@ def test_localization_asks_only_for_what_is_unique_and_seen():
                 ys, xs = np.nonzero(frame.ids == same[0])
                 x1, y1, x2, y2 = item["bbox_2d"]
                 assert [x1, y1, x2, y2] == [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]
-                assert min(x2 - x1, y2 - y1) >= MIN_SIDE * 96 and visible[same[0]]["visibility"] >= MIN_VISIBILITY
+                assert min(x2 - x1, y2 - y1) >= MIN_SIDE * 96 and (x2 - x1) * (y2 - y1) <= MAX_AREA * 96**2
+                assert visible[same[0]]["visibility"] >= MIN_VISIBILITY
                 assert visible[same[0]]["truncation"] <= MAX_TRUNCATION
                 asked += 1
     assert asked > 60

@@ -122,9 +122,12 @@ def make_shard(s, split, shard):
 def _make_room(s, split, shard, index, rows):
     level = index % len(LEVELS) + 1
     scene = make_scene(s.seed, split, index, level)
-    rng = np.random.default_rng([s.seed, SPLITS.index(split), index, 1])  # its own stream: camera and questions
+
+    def stream(number):  # the room itself is stream-less; what is drawn about it never shifts what else is drawn
+        return np.random.default_rng([s.seed, SPLITS.index(split), index, number])
+
     wanted = {
-        "single_image": (s.pictures, lambda: [single_camera(scene, rng)]),
+        "single_image": (s.pictures, lambda: [single_camera(scene, stream(1))]),
         "multi_view": (s.view_sets, lambda: view_cameras(scene)),
         "video": (s.videos, lambda: walk_cameras(scene)),
     }
@@ -142,9 +145,9 @@ def _make_room(s, split, shard, index, rows):
             if modality != "single_image":
                 continue
             row = {"image": [name], "data_type": modality, "level": level, "scene": scene.id}
-            new = {"localization": localization_rows(scene, visible, s.size, rng)}
+            new = {"localization": localization_rows(scene, visible, s.size, stream(2))}
             if s.seeing:
-                new["seeing"] = seeing_rows(scene, frame, visible, rng)
+                new["seeing"] = seeing_rows(scene, frame, visible, stream(3))
                 _save_names(scene, frame.ids, path.with_suffix(".names.png"))
             for kind, questions in new.items():
                 rows[kind] += [{"question_id": index * 100 + k} | q | row for k, q in enumerate(questions)]

@@ -12,6 +12,7 @@ from data.rooms.furniture import CATEGORIES, COLOURS
 NAMES = ("floor", "wall", "ceiling", *CATEGORIES)  # an index image (IMAGE.names.png) holds places in this tuple
 
 MIN_SIDE = 0.07  # of a box, as a share of the frame's side: smaller ones are not asked about
+MAX_AREA = 0.2  # of a box, as a share of the frame: one that fills the frame is found without looking
 MIN_VISIBILITY = 0.4  # share of an object's silhouette that nothing hides
 MAX_TRUNCATION = 0.4  # share of its silhouette outside the frame
 MIN_SHARE = 0.002  # of the frame's pixels, for an object to count as in view
@@ -53,6 +54,7 @@ def _askable(seen, size):
     x1, y1, x2, y2 = seen["bbox"]
     return (
         min(x2 - x1, y2 - y1) >= MIN_SIDE * size
+        and (x2 - x1) * (y2 - y1) <= MAX_AREA * size**2
         and seen["visibility"] >= MIN_VISIBILITY
         and seen["truncation"] <= MAX_TRUNCATION
     )
