@@ -81,6 +81,7 @@ class Settings:
     batch_size: int = setting(16, "sequences (sets of images with their questions) a step, over all ranks")
     micro_batch_size: int | None = setting(None, "sequences a forward pass; default a rank's whole share of the batch")
     questions: int = setting(4, "questions a sequence, at most")
+    look: float = setting(0.0, "share of the run, at its start, that asks nothing: the dense loss trains the eye alone")
     lr: float = setting(2e-3, "peak learning rate of AdamW: embeddings, norms, biases (all weights if --muon-lr 0)")
     muon_lr: float = setting(0.02, "peak learning rate of Muon on the hidden matrices; 0 leaves them to AdamW")
     weight_decay: float = setting(0.05, "decoupled weight decay, on matrices only")
@@ -101,7 +102,7 @@ class Settings:
 # What each stage means, and what a GPU changes. Flags override both.
 STAGES = {
     "0": dict(init="scratch", data="datasets/rooms-base", images=30_000, out="runs/stage0", steps=20_000,
-              questions=6, climb=0.1, dense=1.0, lr=6e-3, eval_every=500, save_every=250),
+              questions=6, climb=0.1, look=0.45, dense=3.0, lr=6e-3, eval_every=500, save_every=250),
     "1": dict(),
 }  # fmt: skip
 GPU = {
@@ -173,9 +174,9 @@ def make_optimizers(model, s):
     return optimizers
 
 
-def explain(dataset, model, tokenizer, say):
+def explain(dataset, questions, model, tokenizer, say):
     """Show one training example as the model reads it, its supervised spans between ⟦ and ⟧."""
-    example = dataset[(0, 0)]
+    example = dataset[(0, 0, questions)]
     text, inside = "", False
     for token, label in zip(example["input_ids"], example["labels"]):
         if token in (tokenizer.image_id, tokenizer.video_id):
@@ -237,6 +238,8 @@ def train(s, runtime, run, model, tokenizer, image_config, dataset, score):
     metrics = run.open_metrics(step) if runtime.main else None
 
     order = plan_order([g[0].level for g in dataset.groups], s.steps * s.batch_size, s.climb, s.seed)
+    looking = s.look * len(order)
+    order = [(epoch, i, 0 if n < looking else s.questions) for n, (epoch, i) in enumerate(order)]
     micro = s.micro_batch_size
     accumulation = s.batch_size // (micro * runtime.world)
     mine = [
@@ -253,7 +256,7 @@ def train(s, runtime, run, model, tokenizer, image_config, dataset, score):
         model.train()
         micro_batches = [next(loader) for _ in range(accumulation)]
         # One mean over the step's supervised tokens, however they are split over micro-batches and ranks.
-        tokens = runtime.sum(sum(int((b["labels"] != IGNORE_INDEX).sum()) for b in micro_batches))
+        tokens = max(1, runtime.sum(sum(int((b["labels"] != IGNORE_INDEX).sum()) for b in micro_batches)))
         text_sum, dense_sum = 0.0, 0.0
         for k, batch in enumerate(micro_batches):
             if runtime.world > 1:
@@ -325,8 +328,8 @@ def main(argv):
     data_seconds = clock()
     model, tokenizer, image_config = build(s, runtime, corpus(splits["train"]))
     names = NAMES if s.dense else None
-    dataset = Dataset(splits["train"], tokenizer, image_config, model.config, s.questions, s.seed, names)
-    explain(dataset, model, tokenizer, runtime.say)
+    dataset = Dataset(splits["train"], tokenizer, image_config, model.config, s.seed, names)
+    explain(dataset, s.questions, model, tokenizer, runtime.say)
     few = splits["val"][:VAL_ROWS]
     constant = best_constant_box(splits["train"][:5000], image_config) if s.stage == "1" else None
 

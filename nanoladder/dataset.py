@@ -179,37 +179,36 @@ def target_text(row, image_config):
 
 
 class Dataset(torch.utils.data.Dataset):
-    """Rows grouped by their images; item (epoch, i) is a training example about the i-th group.
+    """Rows grouped by their images; item (epoch, i, k) is a training example with k questions about the i-th group.
 
-    `questions` of the group's rows, drawn by (seed, epoch, i) alone: no random state to keep, so a resumed run sees
-    exactly what an unbroken one would have.
+    Which of the group's rows it asks is drawn by (seed, epoch, i) alone: no random state to keep, so a resumed run
+    sees exactly what an unbroken one would have. With `names`, examples carry the targets of the dense loss.
     """
 
-    def __init__(self, rows, tokenizer, image_config, model_config, questions=4, seed=0, names=None):
+    def __init__(self, rows, tokenizer, image_config, model_config, seed=0, names=None):
         groups = {}
         for row in rows:
             groups.setdefault(row.images, []).append(row)
         self.groups = list(groups.values())
         self.tokenizer, self.image_config, self.model_config = tokenizer, image_config, model_config
-        self.questions, self.seed, self.names = questions, seed, names
+        self.seed, self.names = seed, names
 
     def __len__(self):
         return len(self.groups)
 
     def __getitem__(self, key):
-        epoch, i = key
+        epoch, i, questions = key
         group = self.groups[i]
         rng = np.random.default_rng([self.seed, epoch, i])
-        rows = [group[j] for j in rng.permutation(len(group))[: self.questions]]
-        return self.encode(rows)
+        return self.encode([group[j] for j in rng.permutation(len(group))], questions)
 
-    def encode(self, rows):
-        """One sequence about one set of images: ids, labels, segments, positions, patches."""
+    def encode(self, rows, questions=None):
+        """One sequence about the rows' images, asking the first `questions` of them (None: all; 0: only look)."""
         tok = self.tokenizer
         example = encode_prompt(rows[0], tok, self.image_config, self.model_config)
         ids, positions, start = example["input_ids"], [example["position_ids"]], example["next_position"]
         labels, segments = [IGNORE_INDEX] * len(ids), [0] * len(ids)
-        for number, row in enumerate(rows, 1):
+        for number, row in enumerate(rows[:questions], 1):
             question, answer = tok.question(row.question), tok.answer(target_text(row, self.image_config))
             ids = ids + question + answer
             labels += [IGNORE_INDEX] * len(question) + answer

@@ -110,7 +110,7 @@ def test_questions_packed_behind_one_image_get_the_logits_they_have_alone(loaded
     rows, tok, config = loaded
     torch.manual_seed(0)
     model = Qwen2_5_VL(config)
-    dataset = Dataset(rows, tok, CONFIG, config, questions=4)
+    dataset = Dataset(rows, tok, CONFIG, config)
     group = dataset.groups[0][:4]
 
     def supervised_logits(batch):
@@ -144,8 +144,9 @@ def test_only_answers_and_their_end_are_supervised(loaded):
 def test_examples_depend_on_seed_epoch_and_index_alone(loaded):
     rows, tok, config = loaded
     a, b = (Dataset(rows, tok, CONFIG, config, seed=3) for _ in range(2))
-    b[(1, 1)]
-    assert a[(0, 2)]["input_ids"] == b[(0, 2)]["input_ids"] != a[(1, 2)]["input_ids"]
+    b[(1, 1, 4)]
+    assert a[(0, 2, 4)]["input_ids"] == b[(0, 2, 4)]["input_ids"] != a[(1, 2, 4)]["input_ids"]
+    assert set(a[(0, 2, 0)]["labels"]) == {IGNORE_INDEX}  # only looking
 
 
 def test_name_shares_count_pixels(tmp_path):
