@@ -180,6 +180,21 @@ def read_json(path):
         raise UserError(f"{path}: not valid JSON ({error})") from None
 
 
+def read_jsonl(path):
+    """The values of a JSONL file; a UserError that names file and line where it is missing or broken."""
+    try:
+        lines = Path(path).read_text().splitlines()
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    values = []
+    for number, line in enumerate(lines, 1):
+        try:
+            values.append(json.loads(line))
+        except ValueError as error:
+            raise UserError(f"{path}:{number}: not valid JSON ({error})") from None
+    return values
+
+
 def environment(device):
     """What run.json says of the machine."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "CPU"

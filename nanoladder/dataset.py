@@ -5,7 +5,9 @@ Every data set is a folder with a JSONL file in SpatialLadder-26k's fields and t
     {"question_id": 7, "question": "Locate the chair.", "answer": [{"bbox_2d": [12, 34, 56, 78], "label": "chair"}],
      "image": ["images/000007.png"], "data_type": "single_image", "level": 2}
 
-An answer is a list of boxes in pixels of the original image, or a string. Rows about the same images become one
+An answer is a list of boxes in pixels of the original image, or a string: of a choice the letter of one of the row's
+options (["A. chair", "B. lamp"]), of a number its digits in the unit that the question names. A row without options
+has null there, or no such field. Rows about the same images become one
 sequence, so that the images are encoded once and only the questions tell the answers apart:
 
     prefix    <|im_start|>user <image>          segment 0, seen by everything after it
@@ -16,9 +18,11 @@ Each question starts at the position that follows the prefix, so its logits are 
 """
 
 import json
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from string import ascii_uppercase
 
 import numpy as np
 import torch
@@ -30,6 +34,10 @@ from nanoladder.model import mrope_position_ids
 
 IGNORE_INDEX = -100  # labels without a loss, as torch.nn.functional.cross_entropy has it
 DATA_TYPES = ("single_image", "multi_view", "video")
+CHOICES = ("relative distance", "relative direction", "appearance order")  # question_types answered by a letter
+NUMBERS = ("object size", "room size", "object count", "absolute distance")  # in cm, m^2, pieces, m
+SEEING = ("point", "list", "colour", "place", "side", "which", "count", "order", "next")  # stage 0's, any short text
+QUESTION_TYPES = ("localization", *CHOICES, *NUMBERS, *SEEING)
 PADDING_STEP = 16  # sequence lengths are rounded up to this, so that few shapes exist to compile and to tune
 
 
@@ -46,6 +54,7 @@ class Row:
     level: int
     where: str
     sizes: tuple[tuple[int, int], ...] = ()
+    options: tuple[str, ...] = ()  # of a choice, each with its letter: "A. chair"
 
     @property
     def is_localization(self):
@@ -90,11 +99,40 @@ def _parse_row(line, path, where):
             raise UserError(f"{where}: empty answer; a localization row lists at least one box")
         for item in raw["answer"]:
             _check_box(item, where)
+    kind, options = raw.get("question_type", "localization"), raw.get("options")
+    if kind not in QUESTION_TYPES:
+        raise UserError(f"{where}: question_type is {kind!r}, must be one of {', '.join(QUESTION_TYPES)}")
+    if isinstance(raw["answer"], list) != (kind == "localization"):
+        raise UserError(f"{where}: the answer to {kind!r} must be {'boxes' if kind == 'localization' else 'a string'}")
+    if kind in CHOICES:
+        _check_choice(options, raw["answer"], where)
+    elif options is not None:
+        raise UserError(f"{where}: options on a {kind!r} question, which is no choice; make them null")
+    if kind in NUMBERS and not _is_positive(raw["answer"]):
+        raise UserError(f"{where}: answer {raw['answer']!r} to {kind!r} must be a positive number without its unit")
     return Row(
         raw["question_id"], raw["question"], raw["answer"],
         tuple(_inside(path.parent, name, where) for name in raw["image"]),
-        raw.get("question_type", "localization"), raw["data_type"], raw.get("level", 0), where,
+        kind, raw["data_type"], raw.get("level", 0), where, options=tuple(options or ()),
     )  # fmt: skip
+
+
+def _check_choice(options, answer, where):
+    if not (isinstance(options, list) and len(options) > 1 and all(isinstance(o, str) for o in options)):
+        raise UserError(f"{where}: a choice needs its options, a list of two or more strings such as 'A. chair'")
+    letters = ascii_uppercase[: len(options)]
+    for letter, option in zip(letters, options):
+        if not option.startswith(f"{letter}. "):
+            raise UserError(f"{where}: option {option!r} must start with '{letter}. '")
+    if len(answer) != 1 or answer not in letters:
+        raise UserError(f"{where}: answer {answer!r} is none of the options' letters {', '.join(letters)}")
+
+
+def _is_positive(text):
+    try:
+        return 0 < float(text) < math.inf
+    except ValueError:
+        return False
 
 
 def _check_box(item, where):
@@ -124,7 +162,8 @@ def _resolve(root, name):
 def check_images(rows):
     """Open every image once, verify it, fill in `row.sizes`, and hold the rows' boxes against them.
 
-    A missing, truncated or absurdly large image, or a box outside its image, is a UserError that names the row.
+    A missing, truncated or absurdly large image, frames of more than one size, or a box outside its image, is a
+    UserError that names the row.
     """
     sizes = {}
     for row in rows:
@@ -145,6 +184,9 @@ def check_images(rows):
             raise UserError(f"{where}: {path} is not a readable image ({error})") from None
     for row in rows:
         row.sizes = tuple(sizes[path] for path in row.images)
+        if len(set(row.sizes)) > 1:
+            found = ", ".join(f"{width}x{height}" for width, height in sorted(set(row.sizes)))
+            raise UserError(f"{row.where}: frames of mixed sizes ({found}); resize a row's images to one size")
         if row.is_localization:
             width, height = row.sizes[0]
             for item in row.answer:

@@ -72,3 +72,18 @@ def score_boxes(text, truth):
 def exact_match(text, truth):
     """1.0 where the answer is the asked one, apart from case, outer white space and a final full stop."""
     return float(text.strip().rstrip(".").lower() == truth.strip().rstrip(".").lower())
+
+
+THRESHOLDS = tuple(k / 100 for k in range(50, 100, 5))
+
+
+def relative_accuracy(predicted, truth):
+    """MRA, the score of a number: mean over the ten thresholds t = 0.50, 0.55 .. 0.95 of |p - g| / g <= 1 - t.
+
+    Two positive numbers, or arrays that broadcast; VSI-Bench (arXiv 2412.14171), section 3.2.
+
+    >>> relative_accuracy(1.25, 1.0), relative_accuracy(3.0, 1.0)
+    (0.6, 0.0)
+    """
+    error = abs(predicted - truth) / truth
+    return sum((error <= 1 - threshold) * 1.0 for threshold in THRESHOLDS) / len(THRESHOLDS)

@@ -33,6 +33,10 @@ GOOD = {
 }  # fmt: skip
 
 
+CHOICE = GOOD | {"question_type": "relative distance", "options": ["A. chair", "B. lamp"], "answer": "B"}
+NUMBER = GOOD | {"question_type": "object size", "options": None, "answer": "87"}
+
+
 def folder_with(tmp_path, *rows, size=(96, 96)):
     noise = np.random.default_rng(0).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "a.png")
@@ -60,6 +64,23 @@ def folder_with(tmp_path, *rows, size=(96, 96)):
     ({"image": ["gone.png"]}, "no image"),
     ({"image": ["cut.png"]}, "not a readable image"),
     ({"image": ["link/a.png"]}, "leaves the data folder"),
+    ({"question_type": "smell"}, "question_type is 'smell', must be one of localization, relative distance"),
+    ({"question_type": ["object size"]}, "question_type is"),
+    ({"question_type": "object size"}, "answer to 'object size' must be a string"),
+    (NUMBER | {"question_type": "localization"}, "answer to 'localization' must be boxes"),
+    (CHOICE | {"options": None}, "a choice needs its options"),
+    (CHOICE | {"options": ["A. chair"], "answer": "A"}, "two or more"),
+    (CHOICE | {"options": ["chair", "lamp"]}, "option 'chair' must start with 'A. '"),
+    (CHOICE | {"answer": "C"}, "answer 'C' is none of the options' letters A, B"),
+    (CHOICE | {"answer": "B. lamp"}, "none of the options' letters"),
+    (CHOICE | {"answer": ""}, "none of the options' letters"),
+    (NUMBER | {"options": ["A. 1", "B. 2"]}, "which is no choice"),
+    (NUMBER | {"answer": "87 cm"}, "must be a positive number without its unit"),
+    (NUMBER | {"answer": "0"}, "must be a positive number"),
+    (NUMBER | {"answer": "nan"}, "must be a positive number"),
+    (NUMBER | {"answer": "inf"}, "must be a positive number"),
+    (NUMBER | {"image": ["a.png", "wide.png"], "data_type": "video"},
+     r"frames of mixed sizes \(96x96, 128x96\); resize"),
 ])  # fmt: skip
 def test_bad_rows_are_named(tmp_path, change, complaint):
     inside = tmp_path / "data"
@@ -67,10 +88,17 @@ def test_bad_rows_are_named(tmp_path, change, complaint):
     path = folder_with(inside, GOOD, change if isinstance(change, str) else GOOD | change)
     (inside / "cut.png").write_bytes((inside / "a.png").read_bytes()[:2000])
     (inside / "link").symlink_to(tmp_path)
+    Image.new("RGB", (128, 96)).save(inside / "wide.png")
     (tmp_path / "a.png").write_bytes((inside / "a.png").read_bytes())
     with pytest.raises(UserError, match=complaint) as error:
         check_images(read_rows(path))
     assert str(error.value).startswith(f"{path}:2: ") and "\n" not in str(error.value)
+
+
+def test_choices_and_numbers_are_read(tmp_path):
+    choice, number = read_rows(folder_with(tmp_path, CHOICE, NUMBER))
+    assert (choice.options, choice.answer) == (("A. chair", "B. lamp"), "B") and not choice.is_localization
+    assert (number.options, number.answer) == ((), "87")
 
 
 def test_absurdly_large_image_is_refused_unread(tmp_path):

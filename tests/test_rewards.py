@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from nanoladder.rewards import box_iou, exact_match, parse_boxes, score_boxes
+from nanoladder.rewards import box_iou, exact_match, parse_boxes, relative_accuracy, score_boxes
 
 CHAIR = {"label": "chair", "bbox_2d": [10, 10, 30, 30]}
 LAMP = {"label": "lamp", "bbox_2d": [40, 5, 50, 60]}
@@ -52,3 +52,12 @@ def test_missing_extra_and_repeated_objects():
 def test_exact_match():
     assert exact_match(" Red. ", "red") == 1.0
     assert exact_match("red or blue", "red") == 0.0 and exact_match("", "red") == 0.0
+
+
+def test_relative_accuracy_counts_thresholds():
+    for predicted, truth, expected in [(3, 3, 1), (1.5, 1, 0.1), (1.6, 1, 0), (75, 100, 0.6), (0, 5, 0), (103, 100, 1)]:
+        assert relative_accuracy(predicted, truth) == pytest.approx(expected)
+    thresholds = np.arange(50, 100, 5) / 100
+    predicted, truth = np.random.default_rng(0).uniform(1, 9, (2, 500))
+    mean = np.mean([abs(predicted - truth) / truth <= 1 - t for t in thresholds], axis=0)
+    np.testing.assert_allclose(relative_accuracy(predicted, truth), mean)

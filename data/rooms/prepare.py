@@ -3,10 +3,14 @@
     python -m data.rooms.prepare                                        # the paper's composition, in datasets/rooms
     python -m data.rooms.prepare --pictures 500 --size 128 --out DIR    # the same proportions, smaller
     python -m data.rooms.prepare --pictures 12000 --view-sets 0 --videos 0
+    python -m data.rooms.prepare --held-out 1200                        # 1,200 rows in every spatial benchmark
 
 A data folder holds, for each of train, val, test and ood: scenes.jsonl (room, oriented boxes, and for every frame the
-camera and what it shows: all that later questions need), localization.jsonl, with --seeing also seeing.jsonl, and the
-images beside them. One room gives a picture, eight views and a walk, as far as each was asked for.
+camera and what it shows: all that later questions need), localization.jsonl (stage 1), spatial.jsonl (stage 2), with
+--seeing also seeing.jsonl, and the images beside them. One room gives a picture, eight views and a walk, as far as each
+was asked for, and each of these --questions spatial rows on average; fewer where more would unbalance the answers.
+The benchmarks rooms-si, rooms-mv and rooms-video are the spatial rows of test by data_type, and those of ood their
+out-of-domain twins; data.rooms.baselines measures what can be guessed in them.
 Interrupted and started again it goes on where it was. The same settings give the same bytes, whatever --workers is.
 """
 
@@ -19,6 +23,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from data.rooms.balance import balance
 from data.rooms.questions import NAMES, localization_rows, seeing_rows
 from data.rooms.render import contact_sheet, render, visible_objects
 from data.rooms.scene import (
@@ -31,11 +36,13 @@ from data.rooms.scene import (
     view_cameras,
     walk_cameras,
 )
+from data.rooms.spatial import room_facts
 from nanoladder.common import (
     UserError,
     parse,
     progress,
     read_json,
+    read_jsonl,
     run_script,
     setting,
     write_json,
@@ -54,6 +61,7 @@ class Settings:
     videos: int | None = setting(None, "training rooms with a 16-frame walk; the paper's share of --pictures")
     held_out: int = setting(500, "rooms in each of val, test and ood, with the same modalities")
     size: int = setting(96, "side of a frame in pixels")
+    questions: int = setting(1, "spatial rows for each picture, view set and walk, on average")
     seeing: bool = setting(False, "write stage 0's questions and index images too")
     seed: int = setting(0, "seed of all rooms; splits never share one")
     workers: int = setting(os.cpu_count() or 1, "processes")
@@ -84,7 +92,7 @@ def main(argv):
                 future.result()
                 bar.update(SHARD)
     for split in SPLITS:
-        _merge(s, root / split)
+        _merge(s, root, split)
     if not (root / "contact_sheet.png").exists():
         contact_sheet(root / "contact_sheet.png", seed=s.seed)
     print(f"{root}: " + ", ".join(f"{split} {_rooms(s, split)} rooms" for split in SPLITS))
@@ -92,11 +100,17 @@ def main(argv):
 
 def _rooms(s, split):
     """How many rooms a split needs: a room gives one of each modality."""
-    return max(s.pictures, s.view_sets, s.videos) if split == "train" else s.held_out
+    return max(_wanted(s, split).values())
+
+
+def _wanted(s, split):
+    """How many rooms of a split have each modality: the first ones."""
+    counts = {"single_image": s.pictures, "multi_view": s.view_sets, "video": s.videos}
+    return counts if split == "train" else {kind: s.held_out * (count > 0) for kind, count in counts.items()}
 
 
 def _kinds(s):
-    return ["scenes", "localization", *(["seeing"] if s.seeing else [])]
+    return ["scenes", "localization", "spatial", *(["seeing"] if s.seeing else [])]
 
 
 def _part(root, split, kind, shard):
@@ -126,16 +140,16 @@ def _make_room(s, split, shard, index, rows):
     def stream(number):  # the room itself is stream-less; what is drawn about it never shifts what else is drawn
         return np.random.default_rng([s.seed, SPLITS.index(split), index, number])
 
-    wanted = {
-        "single_image": (s.pictures, lambda: [single_camera(scene, stream(1))]),
-        "multi_view": (s.view_sets, lambda: view_cameras(scene)),
-        "video": (s.videos, lambda: walk_cameras(scene)),
+    cameras = {
+        "single_image": lambda: [single_camera(scene, stream(1))],
+        "multi_view": lambda: view_cameras(scene),
+        "video": lambda: walk_cameras(scene),
     }
     frames = []
-    for modality, (count, cameras) in wanted.items():
-        if index >= (count if split == "train" else s.held_out * (count > 0)):
+    for modality, count in _wanted(s, split).items():
+        if index >= count:
             continue
-        for number, camera in enumerate(cameras()):
+        for number, camera in enumerate(cameras[modality]()):
             name = f"images/{shard:05d}/{index:06d}_{modality}_{number:02d}.png"
             frame = render(scene, camera, s.size)
             visible = visible_objects(scene, camera, frame)
@@ -154,6 +168,7 @@ def _make_room(s, split, shard, index, rows):
     truth = scene_to_json(scene)
     del truth["cameras"]
     rows["scenes"].append(truth | {"frames": frames})
+    rows["spatial"].append(room_facts(rows["scenes"][-1], s.size))
 
 
 def _save_names(scene, ids, path):
@@ -162,11 +177,20 @@ def _save_names(scene, ids, path):
     Image.fromarray(table[ids]).save(path, compress_level=1)
 
 
-def _merge(s, folder):
-    """Join the shards' rows in order, then drop them; scenes.jsonl comes last, as the sign that all are joined."""
+def _merge(s, root, split):
+    """Join the shards' rows in order, then drop them; scenes.jsonl comes last, as the sign that all are joined.
+
+    The spatial parts hold what may be asked about each room; which of it is asked is settled here, over all rooms.
+    """
+    folder = root / split
     for kind in reversed(_kinds(s)):
         parts = sorted((folder / "parts").glob(f"{kind}-*.jsonl"))
         if not parts:  # merged by an earlier call
+            continue
+        if kind == "spatial":
+            rooms = [room for part in parts for room in read_jsonl(part)]
+            wanted = {data_type: count * s.questions for data_type, count in _wanted(s, split).items()}
+            write_jsonl(folder / "spatial.jsonl", balance(rooms, wanted, s.seed, split))
             continue
         partial = folder / f"{kind}.partial"
         with open(partial, "wb") as out:

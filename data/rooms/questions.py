@@ -52,9 +52,14 @@ def _unique(scene, visible, size):
 
 def _askable(seen, size):
     x1, y1, x2, y2 = seen["bbox"]
+    return clearly_seen(seen, size) and (x2 - x1) * (y2 - y1) <= MAX_AREA * size**2
+
+
+def clearly_seen(seen, size):
+    """Whether a frame of side `size` pixels shows an object well enough to name it; seen: its visible_objects entry."""
+    x1, y1, x2, y2 = seen["bbox"]
     return (
         min(x2 - x1, y2 - y1) >= MIN_SIDE * size
-        and (x2 - x1) * (y2 - y1) <= MAX_AREA * size**2
         and seen["visibility"] >= MIN_VISIBILITY
         and seen["truncation"] <= MAX_TRUNCATION
     )
