@@ -12,6 +12,7 @@ from conftest import ROOT
 import train
 from nanoladder import checkpoint
 from nanoladder.common import UserError
+from nanoladder.dataset import read_rows
 
 TINY = ["--steps", "6", "--batch-size", "4", "--micro-batch-size", "2", "--eval-rows", "12", "--eval-every", "1000",
         "--save-every", "2", "--init", "scratch", "--no-compile", "--no-amp", "--preset", "nano",
@@ -74,6 +75,15 @@ def test_a_killed_run_resumes_bit_for_bit(finished, rooms, tmp_path, monkeypatch
     run(rooms, tmp_path / "cut", "--resume")
     whole, resumed = weights(finished), weights(tmp_path / "cut")
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_pictures_with_one_asked_object_are_left_out_of_stage_1(rooms):
+    rows = read_rows(rooms / "train" / "localization.jsonl")
+    groups = {}
+    for row in rows:
+        groups.setdefault(row.images, []).append(row)
+    counts = [train.objects_asked(group) for group in groups.values()]
+    assert 1 in counts and max(counts) > 2 and train.presets({})["min_objects"] == 2
 
 
 def test_stage_0_trains_and_its_checkpoint_feeds_stage_1(rooms, tmp_path):
