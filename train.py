@@ -123,7 +123,9 @@ def presets(given):
     stage = given.get("stage", "1")
     values = {"out": "runs/stage1"} | STAGES[stage]
     if given.get("resume"):
-        return read_json(Path(given.get("out", values["out"])) / "run.json")["settings"]
+        run = RunFolder(given.get("out", values["out"]))
+        run.refuse_if_used(resume=True)
+        return read_json(run.path / "run.json")["settings"]
     if torch.cuda.is_available():
         values |= GPU[stage]
         if stage == "1" and given.get("preset", values["preset"]) == "small":  # the shipped base is nano
