@@ -105,7 +105,7 @@ STAGES = {
     "0": dict(init="scratch", data="datasets/rooms-base", images=30_000, out="runs/stage0", steps=20_000,
               questions=6, climb=0.1, look=0.45, dense=3.0, lr=6e-3, eval_every=500, save_every=250),
     # Where one object alone is asked about, its name tells nothing, and a model that sees many such pictures learns
-    # to ignore names and to box whatever stands out; full rooms from the first step keep it at the constant box.
+    # to ignore names and to box whatever stands out. Emptier rooms come first for the same reason.
     "1": dict(min_objects=2, climb=0.6),
 }  # fmt: skip
 GPU = {
@@ -226,7 +226,7 @@ def to_device(batch, device):
     return {k: v.to(device, non_blocking=True) if torch.is_tensor(v) else v for k, v in batch.items()}
 
 
-def train(s, runtime, run, model, tokenizer, image_config, dataset, score):
+def train(s, runtime, run, model, tokenizer, dataset, score):
     """The loop. `score(step)` measures on validation rows; returns the seconds of training, all sittings together."""
     optimizers = make_optimizers(model, s)
     forward = DistributedDataParallel(model) if runtime.world > 1 else model
@@ -358,7 +358,7 @@ def main(argv):
              "parameters": model.num_parameters(), "images": len(dataset), "rows": len(splits["train"])}  # fmt: skip
     if runtime.main:
         write_json(run.path / "run.json", about)
-    train_seconds = train(s, runtime, run, model, tokenizer, image_config, dataset, score)
+    train_seconds = train(s, runtime, run, model, tokenizer, dataset, score)
     if runtime.main:
         checkpoint.save(run.checkpoint, model, tokenizer, image_config)
         scoring = Timer()

@@ -214,8 +214,8 @@ def plan_grid(config: VisionConfig, grid: Grid) -> tuple[Tensor, Tensor, Tensor,
 def plan_vision(config: VisionConfig, grids: tuple[Grid, ...], device: torch.device) -> VisionPlan:
     """The plan of a list of pictures, made on the CPU and copied over: the device never waits."""
     orders, windows, frames, places = zip(*(plan_grid(config, grid) for grid in grids), strict=True)
-    starts = np.cumsum([0] + [len(order) for order in orders])
-    order = torch.cat([order + int(start) for order, start in zip(orders, starts, strict=False)])
+    starts = np.cumsum([0] + [len(order) for order in orders[:-1]])
+    order = torch.cat([order + int(start) for order, start in zip(orders, starts, strict=True)])
     frequencies = rope_frequencies(10000.0, config.hidden_size // config.num_heads // 2)  # [Dh/4]
     angle = (torch.cat(places)[..., None] * frequencies).view(-1, 1, 1, 2 * len(frequencies)).to(device)
     return VisionPlan(
