@@ -3,7 +3,8 @@
     python train.py --stage 0             # the base: seeing and naming, from nothing
     python train.py --stage 1             # perception: localize objects, from the base shipped in nanoladder/base
     python train.py --stage 1 --init scratch
-    torchrun --nproc_per_node 2 train.py --stage 1
+    python train.py --stage 1 --model PATH --lora-rank 16      # a Qwen2.5-VL folder, on one card
+    torchrun --nproc_per_node 2 train.py --stage 1             # DDP; with --shard FSDP2, for what one card can't hold
 
 Data that is missing is made first. The run folder (runs/stage1) ends up with the checkpoint, run.json, metrics.jsonl,
 scores.json, predictions.jsonl and samples.png. A run that was killed goes on with --resume, bit for bit on a CPU.
@@ -18,12 +19,12 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch.nn.parallel import DistributedDataParallel
+from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from data.rooms.questions import NAMES, VOCABULARY
-from nanoladder import checkpoint
+from nanoladder import checkpoint, parallel
 from nanoladder.common import (
     RunFolder,
     Timer,
@@ -59,6 +60,7 @@ from nanoladder.evaluate import (
     summarize_localization,
 )
 from nanoladder.image import ImageConfig
+from nanoladder.lora import LINEARS, add_lora, merge_lora
 from nanoladder.model import PRESETS, Qwen2_5_VL
 from nanoladder.muon import Muon
 from nanoladder.tokenizer import Tokenizer
@@ -73,6 +75,10 @@ class Settings:
     stage: str = setting("1", "rung to train", choices=["0", "1"])
     preset: str = setting("nano", "model size for --init scratch", choices=["nano", "small"])
     init: str = setting("base", "where weights come from: base (the shipped one), scratch, or a checkpoint folder")
+    model: str | None = setting(None, "Qwen2.5-VL folder to train instead, at the paper's rates; overrides --init")
+    lora_rank: int = setting(0, "train LoRA of this rank on a frozen model in bf16, merged at the end; 0 trains all")
+    lora_alpha: float = setting(32.0, "LoRA's products are scaled by alpha / rank")
+    lora_targets: str = setting(",".join(LINEARS), "linear layers that get LoRA")
     data: str = setting("datasets/rooms", "data folder; rooms are made there where it is missing")
     images: int = setting(12_000, "training images to make where the data is missing")
     out: str = setting("runs/stage1", "run folder")
@@ -83,16 +89,18 @@ class Settings:
     questions: int = setting(4, "questions a sequence, at most")
     min_objects: int = setting(1, "leave out training pictures that ask about fewer objects than this")
     look: float = setting(0.0, "share of the run, at its start, that asks nothing: the dense loss trains the eye alone")
-    lr: float = setting(2e-3, "peak learning rate of AdamW: embeddings, norms, biases (all weights if --muon-lr 0)")
-    muon_lr: float = setting(0.02, "peak learning rate of Muon on the hidden matrices; 0 leaves them to AdamW")
+    ask_rate: float = setting(0.25, "after looking, the rates warm up again to this share of their peaks")
+    lr: float = setting(1e-3, "peak learning rate of AdamW: embeddings, norms, biases (all weights if --muon-lr 0)")
+    muon_lr: float = setting(0.005, "peak learning rate of Muon on the hidden matrices; 0 leaves them to AdamW")
     weight_decay: float = setting(0.05, "decoupled weight decay, on matrices only")
     warmup: int = setting(50, "steps of linear warm-up before the cosine")
     clip: float = setting(1.0, "largest norm of the gradient")
-    climb: float = setting(0.0, "share of the run in the emptier rooms (levels 1 and 2) before all levels mix")
+    climb: float = setting(0.0, "share of the asking in the emptier rooms (levels 1 and 2) before all levels mix")
     dense: float = setting(0.0, "weight of the dense naming loss of stage 0; 0 is off")
     amp: bool = setting(False, "bf16 automatic mixed precision")
     compile: bool = setting(False, "torch.compile the vision tower and the decoder")
     recompute: bool = setting(False, "activation checkpointing: less memory, a third more compute")
+    shard: bool = setting(False, "split the model over torchrun's ranks (FSDP2) instead of copying it to each (DDP)")
     workers: int = setting(0, "processes that load images; 0 loads in the loop")
     eval_rows: int = setting(1000, "held-out rows of each split to score at the end")
     eval_every: int = setting(300, "steps between scores on a few validation rows")
@@ -103,7 +111,7 @@ class Settings:
 # What each stage means, and what a GPU changes. Flags override both.
 STAGES = {
     "0": dict(init="scratch", data="datasets/rooms-base", images=30_000, out="runs/stage0", steps=20_000,
-              questions=6, climb=0.1, look=0.45, dense=3.0, lr=6e-3, eval_every=500, save_every=250),
+              questions=6, climb=0.5, look=0.3, dense=3.0, lr=6e-3, muon_lr=0.02, eval_every=500, save_every=250),
     # Where one object alone is asked about, its name tells nothing, and a model that sees many such pictures learns
     # to ignore names and to box whatever stands out. Emptier rooms come first for the same reason.
     "1": dict(min_objects=2, climb=0.6),
@@ -114,6 +122,8 @@ GPU = {
     "1": dict(preset="small", images=60_000, batch_size=128, steps=6_000, lr=1e-3,
               amp=True, compile=True, workers=12, eval_every=1000, save_every=1000),
 }  # fmt: skip
+# SpatialLadder's own settings (section 4 of the paper): AdamW, 16 samples a step, one at a time to save memory.
+QWEN = dict(lr=1e-5, muon_lr=0.0, batch_size=16, micro_batch_size=1, recompute=True, compile=False)
 ROWS = {"0": "seeing.jsonl", "1": "localization.jsonl"}
 VAL_ROWS = 200  # validation rows of a score during training
 
@@ -130,6 +140,8 @@ def presets(given):
         values |= GPU[stage]
         if stage == "1" and given.get("preset", values["preset"]) == "small":  # the shipped base is nano
             values["init"] = "runs/stage0" if Path("runs/stage0/scores.json").exists() else "scratch"
+    if "model" in given:
+        values |= QWEN | (dict(lr=1e-4) if given.get("lora_rank") else {})
     return values
 
 
@@ -138,7 +150,7 @@ def presets(given):
 
 def build(s, runtime, texts):
     """Model, tokenizer and image settings that the run starts from."""
-    if s.init == "scratch":
+    if s.init == "scratch" and s.model is None:
         tokenizer = Tokenizer.train(texts)
         config = dataclasses.replace(
             PRESETS[s.preset],
@@ -153,10 +165,13 @@ def build(s, runtime, texts):
         model = Qwen2_5_VL(config).to(runtime.device)
         image_config = ImageConfig(patch_size=config.vision.patch_size)
     else:
-        folder = BASE if s.init == "base" else Path(s.init)
+        folder = Path(s.model or (BASE if s.init == "base" else s.init))
         folder = folder / "checkpoint" if (folder / "checkpoint").is_dir() else folder
-        model, _ = checkpoint.load(folder, device=runtime.device)
+        dtype = torch.bfloat16 if s.lora_rank and s.amp and not s.shard else torch.float32  # frozen ones need no more
+        model, _ = checkpoint.load(folder, dtype, runtime.device)
         tokenizer, image_config = Tokenizer.load(folder), checkpoint.load_image_config(folder)
+    if s.lora_rank:
+        add_lora(model, s.lora_rank, s.lora_alpha, s.lora_targets.split(","))
     model.set_activation_checkpointing(s.recompute)
     if s.compile:
         model.visual.encode = torch.compile(model.visual.encode, dynamic=True)
@@ -165,10 +180,10 @@ def build(s, runtime, texts):
 
 
 def make_optimizers(model, s):
-    """Muon on the hidden matrices, AdamW on the rest; no weight decay on vectors and embeddings."""
+    """Muon on the hidden matrices, AdamW on the rest and on LoRA; no weight decay on vectors and embeddings."""
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     inner = [p for name, p in named if p.ndim == 2 and name != "model.embed_tokens.weight" and name != "lm_head.weight"]
-    hidden = inner if s.muon_lr > 0 else []
+    hidden = inner if s.muon_lr > 0 and not s.lora_rank else []
     rest = [(name, p) for name, p in named if not any(p is h for h in hidden)]
     decayed = [p for name, p in rest if p.ndim > 1 and "embed" not in name and "lm_head" not in name]
     plain = [p for name, p in rest if not any(p is d for d in decayed)]
@@ -201,50 +216,64 @@ def explain(dataset, questions, model, tokenizer, say):
 # ---------------------------------------------------------------- one step
 
 
-def losses(model, forward, batch, name_ids, dense):
-    """Summed loss of the supervised tokens, and the mean dense naming loss (0 where there is none).
+class Losses(nn.Module):
+    """Batch -> summed loss of the supervised tokens, and the mean dense naming loss (0 where its weight is 0).
 
     The dense loss reads every image token through the final norm and the head, as if it were the decoder's last
     state, and asks it for the names of what its cell shows, by share of pixels. It needs no parameters of its own
     and pulls what the eye says towards the words for it. Stage 0 only: it stands in for the pretraining that
     SpatialLadder's vision tower came with.
     """
-    image_embeds = model.visual(batch["pixel_values"], batch["grid_thw"])
-    mask = attention_mask(batch["segments"])
-    hidden = forward(batch["input_ids"], batch["position_ids"], image_embeds, mask)
-    targets = batch["labels"][:, 1:]
-    supervised = targets != IGNORE_INDEX
-    logits = model.lm_head(hidden[:, :-1][supervised])  # [supervised tokens, V]: no others are ever made
-    text_loss = F.cross_entropy(logits.float(), targets[supervised], reduction="sum")
-    if not dense:
-        return text_loss, text_loss.new_zeros(())
-    seen = model.lm_head(model.model.norm(image_embeds)).float().log_softmax(-1)[:, name_ids]  # [M, names]
-    return text_loss, -(batch["name_shares"] * seen).sum(-1).mean()
+
+    def __init__(self, model, name_ids, dense):
+        super().__init__()
+        self.model, self.name_ids, self.dense = model, name_ids, dense
+
+    def forward(self, batch):
+        model = self.model
+        image_embeds = model.visual(batch["pixel_values"], batch["grid_thw"])
+        text_loss = dense_loss = torch.zeros((), device=image_embeds.device)
+        targets = batch["labels"][:, 1:]
+        supervised = targets != IGNORE_INDEX
+        if supervised.any():
+            mask = attention_mask(batch["segments"])
+            hidden = model(batch["input_ids"], batch["position_ids"], image_embeds, mask)
+            logits = model.lm_head(hidden[:, :-1][supervised])  # [supervised tokens, V]: no others are ever made
+            text_loss = F.cross_entropy(logits.float(), targets[supervised], reduction="sum")
+        if self.dense:
+            seen = model.lm_head(model.model.norm(image_embeds)).float().log_softmax(-1)[:, self.name_ids]
+            dense_loss = -(batch["name_shares"] * seen).sum(-1).mean()  # over [image tokens, names]
+        return text_loss, dense_loss
 
 
 def to_device(batch, device):
     return {k: v.to(device, non_blocking=True) if torch.is_tensor(v) else v for k, v in batch.items()}
 
 
-def train(s, runtime, run, model, tokenizer, dataset, score):
+def train(s, runtime, run, losses, dataset, score):
     """The loop. `score(step)` measures on validation rows; returns the seconds of training, all sittings together."""
-    optimizers = make_optimizers(model, s)
-    forward = DistributedDataParallel(model) if runtime.world > 1 else model
-    step, seconds = 0, 0.0
+    model, optimizers = losses.model, make_optimizers(losses.model, s)
+    step, seconds, looking = 0, 0.0, round(s.look * s.steps)
+
+    def prepare(asking):
+        """The losses as ranks must call them. Until questions are asked the decoder rests: decay would shrink it."""
+        if looking:
+            model.model.layers.requires_grad_(asking)
+        return parallel.replicate(losses, runtime.world)
+
     if s.resume:
         state = checkpoint.load_state(run.state)
         step, seconds = state["step"], state["seconds"]
-        model.load_state_dict(state["model"])
-        for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
+        parallel.scatter_state(state["trained"], model, optimizers)
         runtime.say(f"resumed at step {step} of {s.steps}")
-    base_rates = [[group.setdefault("initial_lr", group["lr"]) for group in o.param_groups] for o in optimizers]
+    base_rates = [[group["lr"] for group in o.param_groups] for o in optimizers]
     clock = Timer(seconds)
     metrics = run.open_metrics(step) if runtime.main else None
 
-    order = plan_order([g[0].level for g in dataset.groups], s.steps * s.batch_size, s.climb, s.seed)
-    looking = s.look * len(order)
-    order = [(epoch, i, 0 if n < looking else s.questions) for n, (epoch, i) in enumerate(order)]
+    levels, looks = [group[0].level for group in dataset.groups], looking * s.batch_size
+    order = [(epoch, i, 0) for epoch, i in plan_order(levels, looks, 0.0, s.seed)]
+    asks = plan_order(levels, s.steps * s.batch_size - looks, s.climb, s.seed)
+    order += [(epoch, i, s.questions) for epoch, i in asks]
     micro = s.micro_batch_size
     accumulation = s.batch_size // (micro * runtime.world)
     mine = [
@@ -254,26 +283,30 @@ def train(s, runtime, run, model, tokenizer, dataset, score):
     ]
     loader = iter(DataLoader(dataset, batch_sampler=mine, collate_fn=collate, num_workers=s.workers,
                              pin_memory=runtime.device.type == "cuda"))  # fmt: skip
-    name_ids = torch.tensor([tokenizer.encode(" " + name)[0] for name in NAMES], device=runtime.device)
-    title = f"stage {s.stage}"
-    bar = progress(total=s.steps, initial=step, desc=title, unit="step", leave=True, disable=not runtime.main)
+    compute = prepare(step >= looking)
+    bar = progress(total=s.steps, initial=step, desc=f"stage {s.stage}", unit="step", leave=True,
+                   disable=not runtime.main)  # fmt: skip
     while step < s.steps:
         model.train()
+        if step == looking:
+            compute = prepare(asking=True)
         micro_batches = [next(loader) for _ in range(accumulation)]
         # One mean over the step's supervised tokens, however they are split over micro-batches and ranks.
         tokens = max(1, runtime.sum(sum(int((b["labels"] != IGNORE_INDEX).sum()) for b in micro_batches)))
         text_sum, dense_sum = 0.0, 0.0
         for k, batch in enumerate(micro_batches):
-            if runtime.world > 1:
-                forward.require_backward_grad_sync = k + 1 == accumulation  # ranks talk once a step
+            parallel.sync_gradients(compute, on=k + 1 == accumulation)
             with autocast(runtime.device, s.amp):
-                text_loss, dense_loss = losses(model, forward, to_device(batch, runtime.device), name_ids, s.dense)
-                # DDP averages the ranks' gradients, so the token sum is scaled by their number.
+                text_loss, dense_loss = compute(to_device(batch, runtime.device))
+                # Ranks average their gradients, so the token sum is scaled by their number.
                 loss = text_loss * runtime.world / tokens + s.dense * dense_loss / accumulation
             loss.backward()
             text_sum, dense_sum = text_sum + text_loss.detach(), dense_sum + dense_loss.detach() / accumulation
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), s.clip)
-        factor = cosine_schedule(step, s.steps, s.warmup)
+        if step < looking:
+            factor = cosine_schedule(step, looking, s.warmup)
+        else:
+            factor = cosine_schedule(step - looking, s.steps - looking, s.warmup) * (s.ask_rate if looking else 1)
         for optimizer, rates in zip(optimizers, base_rates):
             for group, rate in zip(optimizer.param_groups, rates):
                 group["lr"] = rate * factor
@@ -287,25 +320,22 @@ def train(s, runtime, run, model, tokenizer, dataset, score):
                 "step": step,
                 "loss": runtime.sum(float(text_sum)) / tokens,
                 "lr": factor,
-                "grad_norm": float(norm),
+                "grad_norm": float(parallel.whole(norm)),
                 "tokens": int(tokens),
                 "seconds": round(clock(), 2),
             }
             if s.dense:
                 record["dense_loss"] = runtime.sum(float(dense_sum)) / runtime.world
             bar.set_postfix(loss=f"{record['loss']:.3f}", rate=f"{factor:.2f}")
-            if step % s.eval_every == 0:
-                record |= score(step)
+            if step > looking and step % s.eval_every == 0:
+                with parallel.gathered(losses):
+                    record |= score(step)
             if runtime.main:
                 metrics.write(json.dumps(record) + "\n")
         if step % s.save_every == 0 and step < s.steps:
+            trained = parallel.gather_state(model, optimizers)
             if runtime.main:
-                checkpoint.save_state(run.state, {
-                    "step": step,
-                    "seconds": clock(),
-                    "model": model.state_dict(),
-                    "optimizers": [o.state_dict() for o in optimizers],
-                })  # fmt: skip
+                checkpoint.save_state(run.state, {"step": step, "seconds": clock(), "trained": trained})
             runtime.wait()
     bar.close()
     return clock()
@@ -322,6 +352,8 @@ def main(argv):
     if s.batch_size % (s.micro_batch_size * runtime.world):
         shares = f"--micro-batch-size {s.micro_batch_size} x {runtime.world} rank(s)"
         raise UserError(f"--batch-size {s.batch_size} is no multiple of {shares}")
+    if s.shard and (runtime.world == 1 or s.muon_lr):
+        raise UserError("--shard needs several ranks (torchrun) and --muon-lr 0: Muon wants its matrices whole")
     run = RunFolder(s.out)
     run.refuse_if_used(s.resume)
     threads = f"{runtime.world} rank(s) of {torch.get_num_threads()} thread(s)"
@@ -337,6 +369,10 @@ def main(argv):
     if s.stage == "1":
         dataset.groups = [group for group in dataset.groups if objects_asked(group) >= s.min_objects]
     explain(dataset, s.questions, model, tokenizer, runtime.say)
+    name_ids = torch.tensor([tokenizer.encode(" " + name)[0] for name in NAMES], device=runtime.device)
+    losses = Losses(model, name_ids, s.dense)
+    if s.shard:
+        parallel.shard(losses, [*model.visual.blocks, *model.model.layers])
     few = splits["val"][:VAL_ROWS]
     constant = best_constant_box(splits["train"][:5000], image_config) if s.stage == "1" else None
 
@@ -358,16 +394,19 @@ def main(argv):
              "parameters": model.num_parameters(), "images": len(dataset), "rows": len(splits["train"])}  # fmt: skip
     if runtime.main:
         write_json(run.path / "run.json", about)
-    train_seconds = train(s, runtime, run, model, tokenizer, dataset, score)
-    if runtime.main:
-        checkpoint.save(run.checkpoint, model, tokenizer, image_config)
-        scoring = Timer()
-        finish(s, runtime, run, model, tokenizer, image_config, splits, summarize)
-        seconds = {"data": data_seconds, "train": train_seconds, "score": scoring()}  # train: all sittings together
-        write_json(run.path / "run.json", about | {"minutes": {k: round(v / 60, 2) for k, v in seconds.items()}})
-        run.state.unlink(missing_ok=True)  # what it held is in the checkpoint now
-        runtime.say(f"done in {clock() / 60:.1f} minutes: {run.path}")
-    runtime.wait()
+    train_seconds = train(s, runtime, run, losses, dataset, score)
+    with parallel.gathered(losses):
+        if s.lora_rank:
+            merge_lora(model)
+        if runtime.main:
+            checkpoint.save(run.checkpoint, model, tokenizer, image_config)
+            scoring = Timer()
+            finish(s, runtime, run, model, tokenizer, image_config, splits, summarize)
+            seconds = {"data": data_seconds, "train": train_seconds, "score": scoring()}  # train: all sittings together
+            write_json(run.path / "run.json", about | {"minutes": {k: round(v / 60, 2) for k, v in seconds.items()}})
+            run.state.unlink(missing_ok=True)  # what it held is in the checkpoint now
+            runtime.say(f"done in {clock() / 60:.1f} minutes: {run.path}")
+        runtime.wait()
 
 
 def load_splits(s, runtime):

@@ -14,6 +14,7 @@ from nanoladder import checkpoint
 from nanoladder.common import UserError
 from nanoladder.dataset import read_rows
 
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", "train.py"]
 TINY = ["--steps", "6", "--batch-size", "4", "--micro-batch-size", "2", "--eval-rows", "12", "--eval-every", "1000",
         "--save-every", "2", "--init", "scratch", "--no-compile", "--no-amp", "--preset", "nano",
         "--workers", "0"]  # fmt: skip
@@ -93,21 +94,26 @@ def test_stage_0_trains_and_its_checkpoint_feeds_stage_1(rooms, tmp_path):
     run(rooms, tmp_path / "next", "--steps", "1", "--init", str(tmp_path / "base"))
 
 
+def run_on_two_ranks(rooms, out, *flags):
+    command = [*TORCHRUN, "--stage", "1", "--data", str(rooms), "--out", str(out), *TINY, *flags]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+
+
+def losses(out):
+    return [json.loads(line)["loss"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
 def test_the_loss_does_not_depend_on_how_a_batch_is_split(rooms, tmp_path):
-    """One step's loss and update: all at once, by micro-batches, and over two gloo ranks."""
-    common = ["--steps", "10", "--muon-lr", "0", "--eval-rows", "1"]
+    """Ten steps' losses: all at once, by micro-batches, over two gloo ranks that copy the model, and that split it."""
+    common = ["--steps", "10", "--muon-lr", "0", "--eval-rows", "1", "--save-every", "1000"]
     run(rooms, tmp_path / "whole", *common, "--micro-batch-size", "4")
     run(rooms, tmp_path / "split", *common, "--micro-batch-size", "1")
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone",
-               "train.py", "--stage", "1", "--data", str(rooms), "--out", str(tmp_path / "ranks"),
-               *TINY, *common, "--micro-batch-size", "1"]  # fmt: skip
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    losses = {
-        name: [json.loads(line)["loss"] for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
-        for name in ("whole", "split", "ranks")
-    }
-    assert losses["whole"] == pytest.approx(losses["split"], rel=1e-4)
-    assert losses["whole"] == pytest.approx(losses["ranks"], rel=1e-4)
+    run_on_two_ranks(rooms, tmp_path / "ddp", *common, "--micro-batch-size", "1")
+    run_on_two_ranks(rooms, tmp_path / "fsdp", *common, "--micro-batch-size", "1", "--shard")
+    for other in ("split", "ddp", "fsdp"):
+        assert losses(tmp_path / "whole") == pytest.approx(losses(tmp_path / other), rel=1e-5), other
+        for name, weight in weights(tmp_path / "whole").items():
+            assert torch.allclose(weight, weights(tmp_path / other)[name], atol=2e-4), (other, name)
 
 
 @pytest.mark.parametrize("flags, complaint", [

@@ -141,10 +141,10 @@ def _count(rng, split, level):
 
 
 def _categories(rng, count):
-    """Draw names; one in six repeats one already drawn, so that counting is a real question."""
+    """Draw names; one in ten repeats one already drawn, so that counting is a real question."""
     names = []
     for _ in range(count):
-        repeat = names and rng.random() < 1 / 6
+        repeat = names and rng.random() < 1 / 10
         names.append(str(rng.choice(names if repeat else sorted(CATEGORIES))))
     return names
 
@@ -257,7 +257,7 @@ def make_scene(seed, split, index, level):
     ood = split == "ood"
     count, slack = _count(rng, split, level), 0.
     while True:  # until everything fits and leaves a fifth of the floor to stand on
-        low, high = (5., 5.5 + .4 * count) if ood else (3., 3.6 + .4 * count)
+        low, high = (5., 6. + .6 * count) if ood else (3., 3.6 + .6 * count)
         room = [float(min(rng.uniform(low, high) + slack, 12. if ood else 9.)) for _ in range(2)]
         height = float(rng.uniform(3.3, 4.2) if ood else rng.uniform(2.5, 3.2))
         placed = _furnish(rng, split, _categories(rng, count), room, height)
@@ -321,7 +321,7 @@ def _rng(scene, stream):
     return np.random.default_rng([scene.seed, SPLITS.index(scene.split), scene.index, stream])
 
 
-def single_camera(scene, rng, tries=32):
+def single_camera(scene, rng, tries=80):
     """Of `tries` random poses on free floor, the one that frames the most objects, near but not too near."""
     points, free = _free_floor(scene.polygon[2], scene.objects)
     spots = points[free]
@@ -338,7 +338,7 @@ def single_camera(scene, rng, tries=32):
         image, depth = camera.project(centers)
         share = reach / np.maximum(depth * np.tan(np.radians(fov) / 2), 1e-3)  # of half the frame
         framed = (depth > .4) & (np.abs(image).max(1) < 1 - .5 * np.minimum(share, .8))
-        score = (framed * np.clip(1.25 - .45 * np.abs(np.log(share / .4)), .15, 1)).sum()
+        score = (framed * np.clip(1.25 - .45 * np.abs(np.log(share / .33)), .15, 1)).sum()
         score -= .8 * ((depth > 0) & (share > 1)).sum() + (away < .7)
         if score > best_score:
             best, best_score = camera, score

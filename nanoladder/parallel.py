@@ -1,0 +1,92 @@
+"""Several devices: DDP where the model fits each of them, PyTorch's FSDP2 where it does not.
+
+    torchrun --nproc_per_node 2 train.py --stage 1             # DDP: every rank holds all, gradients are averaged
+    torchrun --nproc_per_node 2 train.py --stage 1 --shard     # FSDP2: every rank holds a part, gathered layer by layer
+
+Whichever it was, what reaches the disk is whole: a run saved on two ranks resumes on one, and the other way round.
+"""
+
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from nanoladder.checkpoint import CheckpointError
+
+
+def shard(root: nn.Module, blocks):
+    """Split the parameters of `root` over the ranks, in place; each block is gathered only while it computes."""
+    for block in blocks:
+        fully_shard(block)
+    fully_shard(root)
+
+
+def replicate(root: nn.Module, world: int) -> nn.Module:
+    """root as it must be called so that backward averages over the ranks; itself where it is alone or split."""
+    return DistributedDataParallel(root) if world > 1 and not isinstance(root, FSDPModule) else root
+
+
+def sync_gradients(root: nn.Module, on: bool):
+    """Whether the next backward pass talks to the other ranks: once a step is enough, whatever is accumulated."""
+    if isinstance(root, FSDPModule):
+        root.set_requires_gradient_sync(on)
+    elif isinstance(root, DistributedDataParallel):
+        root.require_backward_grad_sync = on
+
+
+@contextmanager
+def gathered(root: nn.Module):
+    """Inside, a split model is whole on every rank, for answering and for saving; else nothing changes."""
+    parts = [module for module in root.modules() if isinstance(module, FSDPModule)]
+    for part in parts:
+        part.unshard()
+        part.set_reshard_after_forward(False, recurse=False)
+    try:
+        yield
+    finally:
+        for part in parts:
+            part.reshard()
+            part.set_reshard_after_forward(part is not root, recurse=False)
+
+
+def whole(value):
+    """A split tensor, gathered from all ranks; anything else as it is."""
+    return value.full_tensor() if isinstance(value, DTensor) else value
+
+
+def split_like(tensor, parameter):
+    """A whole tensor as the optimizer of `parameter` wants it: on its device, and split if it has its shape."""
+    tensor = tensor.to(parameter.device)
+    if isinstance(parameter, DTensor) and tensor.shape == parameter.shape:
+        return distribute_tensor(tensor, parameter.device_mesh, parameter.placements)
+    return tensor
+
+
+def optimized(model, optimizers):
+    """(name, parameter, optimizer) of all that is trained."""
+    owner = {p: o for o in optimizers for group in o.param_groups for p in group["params"]}
+    return [(name, p, owner[p]) for name, p in model.named_parameters() if p in owner]
+
+
+def gather_state(model, optimizers) -> dict:
+    """Trained parameters and their optimizers' state by name, whole and on the CPU; every rank must call it."""
+    state = {}
+    for name, p, optimizer in optimized(model, optimizers):
+        kept = {k: whole(v).cpu() if torch.is_tensor(v) else v for k, v in optimizer.state[p].items()}
+        state[name] = {"value": whole(p.detach()).cpu(), "state": kept}
+    return state
+
+
+@torch.no_grad()
+def scatter_state(state: dict, model, optimizers):
+    """Put back what gather_state returned, on however many ranks. CheckpointError if it is of another model."""
+    trained = optimized(model, optimizers)
+    if odd := sorted(state.keys() ^ {name for name, _, _ in trained}):
+        raise CheckpointError(f"the saved state trains other parameters than this run, such as {odd[0]}")
+    for name, p, optimizer in trained:
+        p.copy_(split_like(state[name]["value"], p))
+        kept = state[name]["state"].items()
+        optimizer.state[p] = {k: split_like(v, p) if torch.is_tensor(v) else v for k, v in kept}

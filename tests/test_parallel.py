@@ -1,0 +1,111 @@
+"""A split model computes, saves and resumes as a whole one. Run by torchrun, this file is one rank of the test."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import ROOT
+from test_model import TINY
+from torch import nn
+
+from nanoladder import checkpoint, parallel
+from nanoladder.checkpoint import CheckpointError, load_state, save_state
+from nanoladder.common import start_runtime
+from nanoladder.model import Qwen2_5_VL
+
+IDS = torch.tensor([[5, 9, 2, 7, 3, 1], [8, 8, 4, 6, 2, 2]])
+POSITIONS = torch.arange(6).expand(3, 2, 6)
+
+
+class Loss(nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, ids):
+        return self.model.lm_head(self.model(ids, POSITIONS[:, : len(ids)])).logsumexp(-1).square().mean()
+
+
+def build():
+    torch.manual_seed(0)
+    loss = Loss(Qwen2_5_VL(TINY))
+    loss.model.visual.requires_grad_(False)
+    return loss
+
+
+def steps(loss, optimizers, count, ids):
+    for _ in range(count):
+        loss(ids).backward()
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+
+
+def adamw(loss):
+    return [torch.optim.AdamW([p for p in loss.parameters() if p.requires_grad], lr=1e-2, fused=True)]
+
+
+def rank_of_the_test(folder, start):
+    """Two steps split over the ranks, from a whole state where one is given; leaves a whole state and a checkpoint."""
+    runtime, loss = start_runtime(), build()
+    parallel.shard(loss, loss.model.model.layers)
+    optimizers = adamw(loss)
+    if start:
+        parallel.scatter_state(load_state(start), loss.model, optimizers)
+    steps(loss, optimizers, 2, IDS[runtime.rank : runtime.rank + 1])
+    state = parallel.gather_state(loss.model, optimizers)
+    with parallel.gathered(loss):
+        if runtime.main:
+            save_state(f"{folder}/state.safetensors", state)
+            checkpoint.save(f"{folder}/checkpoint", loss.model)
+        runtime.wait()
+    steps(loss, optimizers, 1, IDS[:1])  # it goes on after having been whole
+    torch.distributed.destroy_process_group()
+
+
+def on_two_ranks(folder, start=""):
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", __file__]
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    subprocess.run([*command, str(folder), str(start)], check=True, capture_output=True, env=env)
+
+
+def same(a, b):
+    """Two states from gather_state, to rounding."""
+    assert a.keys() == b.keys()
+    for name in a:
+        for x, y in [(a[name]["value"], b[name]["value"]), *zip(a[name]["state"].values(), b[name]["state"].values())]:
+            assert torch.allclose(x, y, atol=1e-5, rtol=1e-4), name
+
+
+def test_saved_on_two_ranks_resumed_on_one_and_back(tmp_path):
+    on_two_ranks(tmp_path)
+    loss = build()
+    optimizers = adamw(loss)
+    steps(loss, optimizers, 2, IDS)
+    two, one = load_state(tmp_path / "state.safetensors"), parallel.gather_state(loss.model, optimizers)
+    same(two, one)
+    stored = checkpoint.load(tmp_path / "checkpoint")[0].state_dict()
+    assert all(torch.allclose(stored[n], w, atol=1e-5) for n, w in loss.model.state_dict().items())
+
+    save_state(tmp_path / "one.safetensors", one)
+    resumed = build()
+    fresh = adamw(resumed)
+    parallel.scatter_state(two, resumed.model, fresh)
+    steps(resumed, fresh, 2, IDS)
+    on_two_ranks(tmp_path, tmp_path / "one.safetensors")
+    same(load_state(tmp_path / "state.safetensors"), parallel.gather_state(resumed.model, fresh))
+
+
+def test_a_state_of_another_model_is_refused():
+    loss = build()
+    optimizers = adamw(loss)
+    state = parallel.gather_state(loss.model, optimizers)
+    state["model.layers.9.extra"] = state.pop("model.norm.weight")
+    with pytest.raises(CheckpointError, match="other parameters"):
+        parallel.scatter_state(state, loss.model, optimizers)
+
+
+if __name__ == "__main__":
+    rank_of_the_test(*sys.argv[1:])
