@@ -16,6 +16,17 @@ SPECIAL_TOKENS = [
     "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>",
 ]  # fmt: skip
 
+SYSTEM = "You are a helpful assistant."  # of Qwen's chat template, where a conversation names none
+# What lies beside tokenizer.json and is kept as it is: how transformers opens it, and the chat template.
+COMPANIONS = ("tokenizer_config.json", "chat_template.json", "chat_template.jinja")
+CONFIG = {
+    "tokenizer_class": "PreTrainedTokenizerFast",
+    "eos_token": "<|im_end|>",
+    "pad_token": "<|endoftext|>",
+    "clean_up_tokenization_spaces": False,
+    "model_max_length": 32768,
+}
+
 # Words keep the space before them, digits stand alone (coordinates must be read digit by digit), and a JSON key
 # keeps its punctuation, so that BPE can learn `","bbox_2d":[` as one token: a box is then 14 tokens, not 21.
 SPLIT = r"""[\[\]{}":,]*(?:label|bbox_2d)[\[\]{}":,]*| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+"""
@@ -28,8 +39,10 @@ class Tokenizer:
     'Locate the bed.<|im_end|>\\n<|im_start|>assistant\\n'
     """
 
-    def __init__(self, bpe):
+    def __init__(self, bpe, companions=None):
         self.bpe = bpe
+        self.companions = companions or {COMPANIONS[0]: json.dumps(CONFIG, indent=2)}  # texts by file name
+        self.has_system = any(SYSTEM in text for text in self.companions.values())
         bpe.encode_special_tokens = True  # a special token's name inside a user's text stays text
         missing = [name for name in SPECIAL_TOKENS if bpe.token_to_id(name) is None]
         if missing:
@@ -60,22 +73,18 @@ class Tokenizer:
     @classmethod
     def load(cls, folder):
         """The tokenizer of a Hugging Face folder."""
-        path = Path(folder) / "tokenizer.json"
+        folder = Path(folder)
+        path = folder / "tokenizer.json"
         if not path.is_file():
             raise ValueError(f"{path}: no such file; a checkpoint folder holds its tokenizer.json")
-        return cls(tokenizers.Tokenizer.from_file(str(path)))
+        found = {name: (folder / name).read_text(encoding="utf-8") for name in COMPANIONS if (folder / name).is_file()}
+        return cls(tokenizers.Tokenizer.from_file(str(path)), found)
 
     def save(self, folder):
-        """Write tokenizer.json and the tokenizer_config.json that transformers wants beside it."""
+        """Write tokenizer.json and what belongs beside it, so that transformers opens the folder."""
         self.bpe.save(str(Path(folder) / "tokenizer.json"))
-        config = {
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "eos_token": "<|im_end|>",
-            "pad_token": "<|endoftext|>",
-            "clean_up_tokenization_spaces": False,
-            "model_max_length": 32768,
-        }
-        (Path(folder) / "tokenizer_config.json").write_text(json.dumps(config, indent=2))
+        for name, text in self.companions.items():
+            (Path(folder) / name).write_text(text, encoding="utf-8")
 
     def __len__(self):
         return self.bpe.get_vocab_size()
@@ -89,13 +98,17 @@ class Tokenizer:
         return self.bpe.decode(list(ids), skip_special_tokens=False)
 
     # ChatML, in the three pieces that training and generation put together:
-    #   <|im_start|>user\n<|vision_start|>..<|vision_end|>   prefix, shared by every question about the images
+    #   <|im_start|>user\n<|vision_start|>..<|vision_end|>   prefix, shared by every question about the images;
+    #                                                        a published Qwen's begins with a system's turn
     #   question<|im_end|>\n<|im_start|>assistant\n           question
     #   answer<|im_end|>                                      answer, the only piece with a loss
 
     def prefix(self, image_token_counts):
         """Opening of the user's turn with one run of image places for each count."""
-        ids = [self.im_start_id, *self.encode("user\n")]
+        ids = []
+        if self.has_system:
+            ids += [self.im_start_id, *self.encode("system\n" + SYSTEM), self.im_end_id, *self.encode("\n")]
+        ids += [self.im_start_id, *self.encode("user\n")]
         for count in image_token_counts:
             ids += [self.vision_start_id, *[self.image_id] * count, self.vision_end_id]
         return ids

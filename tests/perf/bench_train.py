@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from nanoladder.common import autocast
 from nanoladder.dataset import IGNORE_INDEX
 from nanoladder.model import PRESETS, Qwen2_5_VL
-from train import Settings, losses, make_optimizers, to_device
+from train import Losses, Settings, make_optimizers, to_device
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 QUESTIONS, LENGTH = 4, 26  # questions a sequence, and tokens of one with its answer
@@ -78,11 +78,11 @@ def bench(preset, size, amp, compiled, repeats):
     if compiled:
         model.visual.encode = torch.compile(model.visual.encode, dynamic=True)
         model.model.compile(dynamic=True)
-    optimizers, batch = make_optimizers(model, settings), make_batch(config, size)
+    losses, optimizers, batch = Losses(model, None, 0.0), make_optimizers(model, settings), make_batch(config, size)
 
     def step():
         with autocast(DEVICE, amp):
-            loss, _ = losses(model, model, batch, None, 0.0)
+            loss, _ = losses(batch)
         (loss / size).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
         for optimizer in optimizers:
