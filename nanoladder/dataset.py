@@ -29,7 +29,7 @@ import torch
 from PIL import Image
 
 from nanoladder.common import UserError, progress
-from nanoladder.image import MAX_FILE_PIXELS, fit, load_image, preprocess, rescale_box
+from nanoladder.image import MAX_FILE_PIXELS, fit, load_image, preprocess, preprocess_video, rescale_box
 from nanoladder.model import mrope_position_ids
 
 IGNORE_INDEX = -100  # labels without a loss, as torch.nn.functional.cross_entropy has it
@@ -38,6 +38,7 @@ CHOICES = ("relative distance", "relative direction", "appearance order")  # que
 NUMBERS = ("object size", "room size", "object count", "absolute distance")  # in cm, m^2, pieces, m
 SEEING = ("point", "list", "colour", "place", "side", "which", "count", "order", "next")  # stage 0's, any short text
 QUESTION_TYPES = ("localization", *CHOICES, *NUMBERS, *SEEING)
+VIDEO_FPS = 2.0  # frames a second that a row's video frames are taken to have; the rooms' walks make 0.6 m/s of it
 PADDING_STEP = 16  # sequence lengths are rounded up to this, so that few shapes exist to compile and to tune
 
 
@@ -206,6 +207,17 @@ def boxes_in_input(row, image_config):
     ]
 
 
+def prompt_text(row):
+    """What the user asks: the question, its options, and in which form to answer.
+
+    >>> prompt_text(row)
+    'Which is nearest to the bed?\\nOptions: A. lamp B. sofa C. desk\\nAnswer with the letter.'
+    """
+    if row.options:
+        return f"{row.question}\nOptions: {' '.join(row.options)}\nAnswer with the letter."
+    return row.question + ("\nAnswer with a number." if row.question_type in NUMBERS else "")
+
+
 def target_text(row, image_config):
     """What the assistant should say: the answer itself, or its boxes as compact JSON, label before box.
 
@@ -230,7 +242,7 @@ class Dataset(torch.utils.data.Dataset):
     def __init__(self, rows, tokenizer, image_config, model_config, seed=0, names=None):
         groups = {}
         for row in rows:
-            groups.setdefault(row.images, []).append(row)
+            groups.setdefault((row.data_type, row.images), []).append(row)
         self.groups = list(groups.values())
         self.tokenizer, self.image_config, self.model_config = tokenizer, image_config, model_config
         self.seed, self.names = seed, names
@@ -251,7 +263,7 @@ class Dataset(torch.utils.data.Dataset):
         ids, positions, start = example["input_ids"], [example["position_ids"]], example["next_position"]
         labels, segments = [IGNORE_INDEX] * len(ids), [0] * len(ids)
         for number, row in enumerate(rows[:questions], 1):
-            question, answer = tok.question(row.question), tok.answer(target_text(row, self.image_config))
+            question, answer = tok.question(prompt_text(row)), tok.answer(target_text(row, self.image_config))
             ids = ids + question + answer
             labels += [IGNORE_INDEX] * len(question) + answer
             length = len(question) + len(answer)
@@ -269,13 +281,19 @@ class Dataset(torch.utils.data.Dataset):
         return example
 
 
-def encode_prompt(row, tokenizer, image_config, model_config, question=None):
-    """The shared prefix of a row's images, followed by `question` where one is given (for generation)."""
-    pixel_values, grid_thw = preprocess([load_image(path) for path in row.images], image_config)
-    ids = tokenizer.prefix([t * h * w // image_config.merge_size**2 for t, h, w in grid_thw])
-    if question is not None:
-        ids = ids + tokenizer.question(question)
-    position_ids, next_position = mrope_position_ids(ids, grid_thw, [], [], model_config)
+def encode_prompt(row, tokenizer, image_config, model_config, ask=False):
+    """The shared prefix of a row's images or video, followed by its question if `ask` (for generation)."""
+    pictures, is_video = [load_image(path) for path in row.images], row.data_type == "video"
+    if is_video:
+        pixel_values, grid = preprocess_video(pictures, image_config)
+        grid_thw, seconds = [grid], [image_config.temporal_patch_size / VIDEO_FPS]
+    else:
+        pixel_values, grid_thw = preprocess(pictures, image_config)
+    ids = tokenizer.prefix([t * h * w // image_config.merge_size**2 for t, h, w in grid_thw], is_video)
+    if ask:
+        ids = ids + tokenizer.question(prompt_text(row))
+    grids = ([], grid_thw, seconds) if is_video else (grid_thw, [], [])
+    position_ids, next_position = mrope_position_ids(ids, *grids, model_config)
     return {
         "input_ids": ids,
         "position_ids": position_ids,

@@ -12,10 +12,10 @@ import torch
 from PIL import Image, ImageDraw
 
 from nanoladder.common import progress
-from nanoladder.dataset import boxes_in_input, encode_prompt, target_text
+from nanoladder.dataset import boxes_in_input, encode_prompt, prompt_text, target_text
 from nanoladder.generate import generate
 from nanoladder.image import fit
-from nanoladder.rewards import box_iou, exact_match, parse_boxes, score_boxes
+from nanoladder.rewards import box_iou, exact_match, parse_boxes, score_answer, score_boxes
 
 
 @torch.no_grad()
@@ -28,9 +28,7 @@ def predict(model, tokenizer, image_config, rows, batch_size=128, max_new_tokens
     bar = progress(total=len(rows), desc=title, unit="row")
     for first in range(0, len(order), batch_size):
         batch = order[first : first + batch_size]
-        prompts = [
-            encode_prompt(rows[i], tokenizer, image_config, model.config, question=rows[i].question) for i in batch
-        ]
+        prompts = [encode_prompt(rows[i], tokenizer, image_config, model.config, ask=True) for i in batch]
         completions = generate(
             model, prompts, max_new_tokens=max_new_tokens, eos_ids=tokenizer.eos_ids, banned_ids=tokenizer.vision_ids
         )
@@ -52,13 +50,13 @@ def _prediction(row, answer, image_config):
         "level": row.level,
         "images": [str(path) for path in row.images],
         "input_size": fit(row.sizes[0], image_config),
-        "prompt": row.question,
+        "prompt": prompt_text(row),
         "answer": answer,
     }
     if row.is_localization:
         truth = boxes_in_input(row, image_config)
         return record | {"truth": truth, "scores": score_boxes(answer, truth)}
-    return record | {"truth": row.answer, "scores": {"accuracy": exact_match(answer, row.answer)}}
+    return record | {"truth": row.answer, "scores": score_answer(answer, row)}
 
 
 # ---------------------------------------------------------------- summaries

@@ -69,9 +69,75 @@ def score_boxes(text, truth):
     }
 
 
+# ---------------------------------------------------------------- short answers
+
+
 def exact_match(text, truth):
     """1.0 where the answer is the asked one, apart from case, outer white space and a final full stop."""
     return float(text.strip().rstrip(".").lower() == truth.strip().rstrip(".").lower())
+
+
+def parse_choice(text, options):
+    """Letter of the chosen option, or None where the answer is none or more than one of them.
+
+    >>> [parse_choice(text, ("A. bed", "B. chair")) for text in ("B", "(b)", "b.", "B. chair", "A or B", "B. bed")]
+    ['B', 'B', 'B', 'B', None, None]
+    """
+    found = re.fullmatch(r"\(?([a-z])(?:\)|[.:]|\)[.:])?(?:\s+(.+?))?\.?", text.strip().lower(), re.DOTALL)
+    for option in options:
+        letter, words = option.lower().split(". ", 1)
+        if found and found[1] == letter and found[2] in (None, words):
+            return letter.upper()
+    return None
+
+
+LENGTHS = {  # metres
+    "mm": 0.001, "millimeter": 0.001, "cm": 0.01, "centimeter": 0.01, "m": 1.0, "meter": 1.0,
+    "in": 0.0254, "inch": 0.0254, "ft": 0.3048, "foot": 0.3048, "feet": 0.3048,
+}  # fmt: skip
+AREAS = {f"square {name}": size**2 for name, size in LENGTHS.items()}  # square metres
+SPELT = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+# What the answer to a numeric question is in; a count has no unit.
+UNITS = {"object size": (LENGTHS, "cm"), "absolute distance": (LENGTHS, "m"), "room size": (AREAS, "square m"),
+         "object count": ({}, None)}  # fmt: skip
+NUMBER = re.compile(r"(?<![\w.^,])(-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+)(?![\d,.]*\d)")
+
+
+def parse_number(text, question_type):
+    """The one number that an answer states, in the unit the type is asked in; None where there is none or several.
+
+    A unit of the right dimension is converted; a number with any other word behind it is no answer.
+
+    >>> [parse_number(text, "absolute distance") for text in ("3.2", "about 320 cm.", "It is 3.2 m away", "2 or 3")]
+    [3.2, 3.2, 3.2, None]
+    >>> parse_number("12 kg", "absolute distance"), parse_number("12 m^2", "absolute distance")
+    (None, None)
+    """
+    text = re.sub(r"([a-z]+?)s?(?:\s?\^\s?2|²|2)(?!\w)", r"square \1", text.lower().replace("metre", "meter"))
+    text = re.sub(r"\bsq(?:uare)?\.?\s*(?=[a-z])", "square ", text)
+    found = list(NUMBER.finditer(text))
+    if not found and question_type == "object count":
+        spelt = [SPELT.index(word) for word in re.findall(r"[a-z]+", text) if word in SPELT]
+        return float(spelt[0]) if len(spelt) == 1 else None
+    if len(found) != 1:
+        return None
+    value, rest = float(found[0][1].replace(",", "")), text[found[0].end() :]
+    sizes, asked = UNITS[question_type]
+    unit = re.match(r"\s*((?:square )?[a-z]+)", rest)
+    if unit is None or asked is None:
+        return value
+    name = unit[1] if unit[1] in sizes else unit[1].removesuffix("es").removesuffix("s")
+    return value * sizes[name] / sizes[asked] if name in sizes else None
+
+
+def score_answer(text, row):
+    """{"accuracy"} of a short answer to a dataset row, in [0, 1]: of a choice 0 or 1, of a number its MRA."""
+    if row.options:
+        return {"accuracy": float(parse_choice(text, row.options) == row.answer)}
+    if row.question_type in UNITS:
+        value = parse_number(text, row.question_type)
+        return {"accuracy": 0.0 if value is None else float(relative_accuracy(value, float(row.answer)))}
+    return {"accuracy": exact_match(text, row.answer)}
 
 
 THRESHOLDS = tuple(k / 100 for k in range(50, 100, 5))

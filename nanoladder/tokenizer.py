@@ -103,14 +103,15 @@ class Tokenizer:
     #   question<|im_end|>\n<|im_start|>assistant\n           question
     #   answer<|im_end|>                                      answer, the only piece with a loss
 
-    def prefix(self, image_token_counts):
-        """Opening of the user's turn with one run of image places for each count."""
+    def prefix(self, token_counts, is_video=False):
+        """Opening of the user's turn with one run of places for each image, or for the video."""
         ids = []
         if self.has_system:
             ids += [self.im_start_id, *self.encode("system\n" + SYSTEM), self.im_end_id, *self.encode("\n")]
         ids += [self.im_start_id, *self.encode("user\n")]
-        for count in image_token_counts:
-            ids += [self.vision_start_id, *[self.image_id] * count, self.vision_end_id]
+        place = self.video_id if is_video else self.image_id
+        for count in token_counts:
+            ids += [self.vision_start_id, *[place] * count, self.vision_end_id]
         return ids
 
     def question(self, text):

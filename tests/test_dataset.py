@@ -17,8 +17,10 @@ from nanoladder.dataset import (
     boxes_in_input,
     check_images,
     collate,
+    encode_prompt,
     name_shares,
     plan_order,
+    prompt_text,
     read_rows,
     target_text,
 )
@@ -99,6 +101,31 @@ def test_choices_and_numbers_are_read(tmp_path):
     choice, number = read_rows(folder_with(tmp_path, CHOICE, NUMBER))
     assert (choice.options, choice.answer) == (("A. chair", "B. lamp"), "B") and not choice.is_localization
     assert (number.options, number.answer) == ((), "87")
+
+
+def test_prompts_say_how_to_answer(tmp_path):
+    choice, number, boxes = map(prompt_text, read_rows(folder_with(tmp_path, CHOICE, NUMBER, GOOD)))
+    assert choice.endswith("\nOptions: A. chair B. lamp\nAnswer with the letter.")
+    assert number.endswith("\nAnswer with a number.") and boxes == GOOD["question"]
+
+
+@pytest.mark.parametrize("data_type, frames, grids, times", [
+    ("video", 5, [(3, 12, 12)], [0, 2, 4]),  # an odd frame is repeated; two frames are a second at two frames a second
+    ("multi_view", 3, [(1, 12, 12)] * 3, [0]),
+])  # fmt: skip
+def test_frames_become_a_video_and_views_images(tmp_path, data_type, frames, grids, times):
+    row = NUMBER | {"data_type": data_type, "image": ["a.png"] * frames}
+    (row,) = read_rows(folder_with(tmp_path, row))
+    tok = Tokenizer.train([row.question], 300)
+    config = dataclasses.replace(PRESETS["nano"], image_token_id=tok.image_id, video_token_id=tok.video_id)
+    prompt = encode_prompt(row, tok, CONFIG, config, ask=True)
+    place = tok.video_id if data_type == "video" else tok.image_id
+    assert prompt["grid_thw"] == grids and prompt["input_ids"].count(place) == 36 * sum(t for t, _, _ in grids)
+    assert prompt["input_ids"].count(tok.vision_start_id) == len(grids)
+    first = prompt["input_ids"].index(place)
+    time = prompt["position_ids"][0, first : first + 36 * grids[0][0]] - prompt["position_ids"][0, first]
+    assert time.unique().tolist() == times
+    assert tok.decode(prompt["input_ids"]).endswith("Answer with a number.<|im_end|>\n<|im_start|>assistant\n")
 
 
 def test_absurdly_large_image_is_refused_unread(tmp_path):

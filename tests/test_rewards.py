@@ -5,7 +5,17 @@ import json
 import numpy as np
 import pytest
 
-from nanoladder.rewards import box_iou, exact_match, parse_boxes, relative_accuracy, score_boxes
+from nanoladder.dataset import Row
+from nanoladder.rewards import (
+    box_iou,
+    exact_match,
+    parse_boxes,
+    parse_choice,
+    parse_number,
+    relative_accuracy,
+    score_answer,
+    score_boxes,
+)
 
 CHAIR = {"label": "chair", "bbox_2d": [10, 10, 30, 30]}
 LAMP = {"label": "lamp", "bbox_2d": [40, 5, 50, 60]}
@@ -52,6 +62,44 @@ def test_missing_extra_and_repeated_objects():
 def test_exact_match():
     assert exact_match(" Red. ", "red") == 1.0
     assert exact_match("red or blue", "red") == 0.0 and exact_match("", "red") == 0.0
+
+
+@pytest.mark.parametrize("text, letter", [
+    ("B", "B"), ("(B)", "B"), ("b.", "B"), ("B. chair", "B"), ("(b) chair.", "B"), (" B: Chair\n", "B"), ("D", "D"),
+    ("A or B", None), ("A, B", None), ("AB", None), ("B. bed", None), ("E", None), ("", None), ("bed", None),
+    ("A. bed B. chair C. lamp D. arm chair", None), ("a chair", None), ("D. arm chair", "D"),
+])  # fmt: skip
+def test_one_choice_is_read_whatever_its_form(text, letter):
+    assert parse_choice(text, ("A. bed", "B. chair", "C. lamp", "D. arm chair")) == letter
+
+
+@pytest.mark.parametrize("text, kind, value", [
+    ("3.2", "absolute distance", 3.2), ("3.2 m", "absolute distance", 3.2), ("about 3.2", "absolute distance", 3.2),
+    ("a distance of 3.2 meters.", "absolute distance", 3.2), ("320cm", "absolute distance", 3.2),
+    ("10 feet", "absolute distance", 3.048), ("1,200 mm", "absolute distance", 1.2), (".5", "absolute distance", 0.5),
+    ("12", "object size", 12), ("1.2 metres", "object size", 120), ("32 inches", "object size", 81.28),
+    ("132", "room size", 132), ("20 m^2", "room size", 20), ("20 m2", "room size", 20), ("20 m²", "room size", 20),
+    ("20 sq. meters", "room size", 20), ("100 square feet", "room size", 9.290304), ("20 sqm", "room size", 20),
+    ("three", "object count", 3), ("There are 3 chairs", "object count", 3), ("12", "object count", 12),
+    ("2 or 3", "object count", None), ("two or three", "object count", None), ("many", "object count", None),
+    ("12 kg", "object size", None), ("20 m", "room size", None), ("3 m2", "absolute distance", None),
+    ("between 2 and 3 m", "absolute distance", None), ("3,2", "absolute distance", None), ("", "room size", None),
+    ("three", "room size", None), ("1.2.3", "object size", None),
+])  # fmt: skip
+def test_one_number_is_read_in_the_asked_unit(text, kind, value):
+    assert parse_number(text, kind) == (value if value is None else pytest.approx(value))
+
+
+def test_an_answer_is_scored_by_its_rows_type():
+    def row(kind, answer, options=()):
+        return Row(1, "?", answer, (), kind, "video", 1, "rows.jsonl:1", options=options)
+
+    options = ("A. bed", "B. chair")
+    assert score_answer("(b)", row("relative distance", "B", options)) == {"accuracy": 1.0}
+    assert score_answer("A or B", row("relative distance", "B", options)) == {"accuracy": 0.0}
+    assert score_answer("75 cm", row("object size", "100")) == {"accuracy": pytest.approx(0.6)}
+    assert score_answer("75 l", row("object size", "100")) == {"accuracy": 0.0}
+    assert score_answer("Red.", row("colour", "red")) == {"accuracy": 1.0}
 
 
 def test_relative_accuracy_counts_thresholds():
