@@ -49,16 +49,10 @@ from nanoladder.dataset import (
     attention_mask,
     check_images,
     collate,
-    plan_order,
+    plan_mixture,
     read_rows,
 )
-from nanoladder.evaluate import (
-    best_constant_box,
-    draw_samples,
-    predict,
-    summarize_answers,
-    summarize_localization,
-)
+from nanoladder.evaluate import BENCHMARKS, Summary, draw_samples, predict, shuffled
 from nanoladder.image import ImageConfig
 from nanoladder.lora import LINEARS, add_lora, merge_lora
 from nanoladder.model import PRESETS, Qwen2_5_VL
@@ -66,13 +60,15 @@ from nanoladder.muon import Muon
 from nanoladder.tokenizer import Tokenizer
 
 BASE = Path(__file__).parent / "nanoladder" / "base"
+# The file that holds the rows of each kind (Row.kind).
+ROWS = {"seeing": "seeing.jsonl", "localization": "localization.jsonl"} | dict.fromkeys(BENCHMARKS, "spatial.jsonl")
 
 
 @dataclasses.dataclass
 class Settings:
     """Every setting of a run; run.json keeps them."""
 
-    stage: str = setting("1", "rung to train", choices=["0", "1"])
+    stage: str = setting("1", "rung to train", choices=["0", "1", "2"])
     preset: str = setting("nano", "model size for --init scratch", choices=["nano", "small"])
     init: str = setting("base", "where weights come from: base (the shipped one), scratch, or a checkpoint folder")
     model: str | None = setting(None, "Qwen2.5-VL folder to train instead, at the paper's rates; overrides --init")
@@ -80,7 +76,8 @@ class Settings:
     lora_alpha: float = setting(32.0, "LoRA's products are scaled by alpha / rank")
     lora_targets: str = setting(",".join(LINEARS), "linear layers that get LoRA")
     data: str = setting("datasets/rooms", "data folder; rooms are made there where it is missing")
-    images: int = setting(12_000, "training images to make where the data is missing")
+    mix: str = setting("localization=1", "kinds of sequences and their shares; kinds: " + ", ".join(ROWS))
+    images: int = setting(12_000, "training rooms to make where the data is missing")
     out: str = setting("runs/stage1", "run folder")
     resume: bool = setting(False, "go on where the run in --out was killed, with that run's settings")
     steps: int = setting(1500, "optimizer steps")
@@ -110,12 +107,22 @@ class Settings:
 
 # What each stage means, and what a GPU changes. Flags override both.
 STAGES = {
-    "0": dict(init="scratch", data="datasets/rooms-base", images=30_000, out="runs/stage0", steps=20_000,
-              questions=6, climb=0.5, look=0.3, dense=3.0, lr=6e-3, muon_lr=0.02, eval_every=500, save_every=250),
+    "0": dict(init="scratch", data="datasets/rooms-base", images=30_000, out="runs/stage0", mix="seeing=1",
+              steps=12_000, questions=6, climb=0.5, look=0.3, dense=3.0, lr=6e-3, muon_lr=0.02,
+              eval_every=1000, save_every=250),
     # Where one object alone is asked about, its name tells nothing, and a model that sees many such pictures learns
     # to ignore names and to box whatever stands out. Emptier rooms come first for the same reason.
     "1": dict(min_objects=2, climb=0.6),
+    # The boxes of stage 1 are mixed in, or they would be forgotten.
+    "2": dict(init="runs/stage1", data="datasets/rooms-spatial", images=3000, out="runs/stage2", steps=600,
+              mix="localization=0.3,single_image=0.3,multi_view=0.2,video=0.2"),
 }  # fmt: skip
+# What prepare.py is asked for beside --pictures.
+PREPARE = {
+    "0": ["--view-sets", "0", "--videos", "0", "--seeing"],
+    "1": ["--view-sets", "0", "--videos", "0"],
+    "2": ["--questions", "4"],
+}
 GPU = {
     "0": dict(preset="small", images=200_000, batch_size=128, steps=12_000, lr=1e-3,
               amp=True, compile=True, workers=12, eval_every=2000, save_every=1000),
@@ -124,8 +131,7 @@ GPU = {
 }  # fmt: skip
 # SpatialLadder's own settings (section 4 of the paper): AdamW, 16 samples a step, one at a time to save memory.
 QWEN = dict(lr=1e-5, muon_lr=0.0, batch_size=16, micro_batch_size=1, recompute=True, compile=False)
-ROWS = {"0": "seeing.jsonl", "1": "localization.jsonl"}
-VAL_ROWS = 200  # validation rows of a score during training
+VAL_ROWS = 200  # validation rows of a score during training, all kinds together
 
 
 def presets(given):
@@ -294,9 +300,9 @@ def train(s, runtime, run, losses, dataset, score):
     clock = Timer(seconds)
     metrics = run.open_metrics(step) if runtime.main else None
 
-    levels, looks = [group[0].level for group in dataset.groups], looking * s.batch_size
-    order = [(epoch, i, 0) for epoch, i in plan_order(levels, looks, 0.0, s.seed)]
-    asks = plan_order(levels, s.steps * s.batch_size - looks, s.climb, s.seed)
+    shares, looks = mixture(s.mix), looking * s.batch_size
+    order = [(epoch, i, 0) for epoch, i in plan_mixture(dataset.groups, shares, looks, 0.0, s.seed)]
+    asks = plan_mixture(dataset.groups, shares, s.steps * s.batch_size - looks, s.climb, s.seed)
     order += [(epoch, i, s.questions) for epoch, i in asks]
     micro = s.micro_batch_size
     accumulation = s.batch_size // (micro * runtime.world)
@@ -385,33 +391,30 @@ def main(argv):
     runtime.say(show(s))
     seed_everything(s.seed)
 
-    splits = load_splits(s, runtime)
+    shares = mixture(s.mix)
+    splits = load_splits(s, list(shares), runtime)
     data_seconds = clock()
     model, tokenizer, image_config = build(s, runtime, corpus(splits["train"]))
     names = NAMES if s.dense else None
     dataset = Dataset(splits["train"], tokenizer, image_config, model.config, s.seed, names)
-    if s.stage == "1":
-        dataset.groups = [group for group in dataset.groups if objects_asked(group) >= s.min_objects]
+    dataset.groups = [
+        group for group in dataset.groups if group[0].kind != "localization" or objects_asked(group) >= s.min_objects
+    ]
     explain(s, dataset, model, tokenizer, runtime.say)
     name_ids = torch.tensor([tokenizer.encode(" " + name)[0] for name in NAMES], device=runtime.device)
     losses = Losses(model, name_ids, s.dense)
     if s.shard:
         parallel.shard(losses, [*model.visual.blocks, *model.model.layers])
-    few = splits["val"][:VAL_ROWS]
-    constant = best_constant_box(splits["train"][:5000], image_config) if s.stage == "1" else None
-
-    def summarize(predictions):
-        if s.stage == "1":
-            return summarize_localization(predictions, constant)
-        return summarize_answers(predictions, splits["train"])
+    summarize = Summary(splits["train"], image_config)
+    few = {kind: rows_of(splits["val"], kind)[: VAL_ROWS // len(shares)] for kind in shares}
 
     def score(step):
-        """Scores on a few validation rows, printed as one line and kept in metrics.jsonl."""
-        if not runtime.main:
-            return {}
-        summary = summarize(predict(model, tokenizer, image_config, few, title="validate"))
-        tqdm.write(f"step {step}: validation " + line(summary))
-        return {"val": summary}
+        """Scores on a few validation rows, a line for each kind, kept in metrics.jsonl."""
+        scores = {}
+        for kind, rows in few.items() if runtime.main else ():
+            scores[kind] = summarize(kind, predict(model, tokenizer, image_config, rows, title="validate"))
+            tqdm.write(f"step {step}: validation, {kind}: {line(scores[kind])}")
+        return {"val": scores}
 
     run.path.mkdir(parents=True, exist_ok=True)
     about = {"settings": dataclasses.asdict(s), "environment": environment(runtime.device), "ranks": runtime.world,
@@ -435,21 +438,39 @@ def main(argv):
         runtime.wait()
 
 
-def load_splits(s, runtime):
+def mixture(text):
+    """{kind: share} of --mix. UserError for an unknown kind or no share."""
+    try:
+        shares = {kind: float(share) for kind, share in (part.split("=") for part in text.split(","))}
+    except ValueError:
+        raise UserError(f"--mix {text}: write kinds and their shares as localization=0.3,video=0.7") from None
+    if odd := [kind for kind, share in shares.items() if kind not in ROWS or not share > 0]:
+        raise UserError(f"--mix: {odd[0]} must be one of {', '.join(ROWS)}, with a share above 0")
+    return shares
+
+
+def load_splits(s, kinds, runtime):
     """Checked rows of train, val, test and ood; the rooms are made first where the data folder is missing."""
-    data = Path(s.data)
-    if runtime.main and not (data / "ood" / ROWS[s.stage]).exists():
+    data, files = Path(s.data), dict.fromkeys(ROWS[kind] for kind in kinds)
+    if runtime.main and not all((data / "ood" / file).exists() for file in files):
         command = [sys.executable, "-m", "data.rooms.prepare", "--out", str(data), "--pictures", str(s.images),
-                   "--view-sets", "0", "--videos", "0", *(["--seeing"] if s.stage == "0" else [])]  # fmt: skip
+                   *PREPARE[s.stage]]  # fmt: skip
         runtime.say("making rooms: " + " ".join(command[1:]))
         if subprocess.run(command, cwd=Path(__file__).parent).returncode:
             raise UserError(f"making the rooms in {data} failed; the reason is above")
     runtime.wait()
     splits = {}
     for split, limit in (("train", None), ("val", None), ("test", s.eval_rows), ("ood", s.eval_rows)):
-        splits[split] = read_rows(data / split / ROWS[s.stage], limit)
+        rows = [row for file in files for row in read_rows(data / split / file)]
+        splits[split] = [row for kind in kinds for row in rows_of(rows, kind)[:limit]]
         check_images(splits[split])
+    if lacking := [kind for kind in kinds if not rows_of(splits["train"], kind)]:
+        raise UserError(f"{data}: no {lacking[0]} rows to train on; make them (data.rooms.prepare), or change --mix")
     return splits
+
+
+def rows_of(rows, kind):
+    return [row for row in rows if row.kind == kind]
 
 
 def objects_asked(group):
@@ -468,25 +489,40 @@ def corpus(rows):
 
 def line(scores):
     """Scores as words, numbers only."""
-    numbers = {k: v for k, v in scores.items() if not isinstance(v, dict)}
+    numbers = {k: v for k, v in scores.items() if isinstance(v, (int, float))}
     return ", ".join(f"{k} {v:.3f}" if isinstance(v, float) else f"{k} {v}" for k, v in numbers.items())
 
 
 def finish(s, runtime, run, model, tokenizer, image_config, splits, summarize):
     """Score test and ood, print the tables, keep every answer; scores.json comes last and marks the run as done."""
     scores, answers = {}, []
+
+    def ask(rows, title):
+        return predict(model, tokenizer, image_config, rows, say=runtime.say, title=title)
+
     for split in ("test", "ood"):
-        predictions = predict(model, tokenizer, image_config, splits[split], say=runtime.say, title=f"score {split}")
-        scores[split] = summarize(predictions)
-        answers += [{"split": split} | p for p in predictions]
-        runtime.say(f"{split}: {line(scores[split])}")
-        for key, value in scores[split].get("levels", scores[split].get("types", {})).items():
-            runtime.say(f"  {key:>8}: {line(value)}")
+        for kind in mixture(s.mix):
+            rows = rows_of(splits[split], kind)
+            predictions = ask(rows, f"score {split}, {kind}")
+            summary = summarize(kind, predictions)
+            answers += [{"split": split} | p for p in predictions]
+            if kind in BENCHMARKS:
+                summary["shuffled"] = summarize(kind, ask(shuffled(rows), "with shuffled images"))["avg"]
+                scores[BENCHMARKS[kind] + ("-ood" if split == "ood" else "")] = summary
+            else:
+                scores.setdefault(kind, {})[split] = summary
+            runtime.say(f"{kind}, {split}: {line(summary)}")
+            for key, value in summary.get("levels", summary.get("types", {})).items():
+                runtime.say(f"  {key:>18}: {line(value)}")
+    for suffix in ("", "-ood"):
+        if parts := [scores[name + suffix]["avg"] for name in BENCHMARKS.values() if name + suffix in scores]:
+            scores["overall" + suffix] = sum(parts) / len(parts)
+            runtime.say(f"overall{suffix} {scores['overall' + suffix]:.3f}")
     write_jsonl(run.path / "predictions.jsonl", answers)
-    if s.stage == "1":
-        shown = [p for p in answers if p["split"] == "test"]
+    shown = [p for p in answers if p["split"] == "test" and p["question_type"] == "localization"]
+    if shown:
         draw_samples(shown[:: max(1, len(shown) // 24)][:24], run.path / "samples.png")
-    write_json(run.path / "scores.json", {"localization" if s.stage == "1" else "seeing": scores})
+    write_json(run.path / "scores.json", scores)
 
 
 if __name__ == "__main__":

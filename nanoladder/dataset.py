@@ -61,11 +61,18 @@ class Row:
     def is_localization(self):
         return isinstance(self.answer, list)
 
+    @property
+    def kind(self):
+        """What a mixture counts by: localization, seeing, or of spatial questions what they are about."""
+        if self.is_localization:
+            return "localization"
+        return "seeing" if self.question_type in SEEING else self.data_type
+
 
 # ---------------------------------------------------------------- reading, with every complaint before training
 
 
-def read_rows(path, limit=None):
+def read_rows(path):
     """Rows of a JSONL file, checked field by field; a UserError names file, line and what to change."""
     path = Path(path)
     if not path.is_file():
@@ -73,8 +80,6 @@ def read_rows(path, limit=None):
     rows = []
     with open(path, encoding="utf-8") as file:
         for number, line in enumerate(file, 1):
-            if limit is not None and len(rows) == limit:
-                break
             rows.append(_parse_row(line, path, f"{path}:{number}"))
     if not rows:
         raise UserError(f"{path}: no rows in it")
@@ -242,7 +247,7 @@ class Dataset(torch.utils.data.Dataset):
     def __init__(self, rows, tokenizer, image_config, model_config, seed=0, names=None):
         groups = {}
         for row in rows:
-            groups.setdefault((row.data_type, row.images), []).append(row)
+            groups.setdefault((row.kind, row.images), []).append(row)
         self.groups = list(groups.values())
         self.tokenizer, self.image_config, self.model_config = tokenizer, image_config, model_config
         self.seed, self.names = seed, names
@@ -367,3 +372,20 @@ def plan_order(levels, total, climb, seed):
             order += [(epoch, int(i)) for i in shuffled[: end - len(order)]]
             epoch += 1
     return order
+
+
+def plan_mixture(groups, shares, total, climb, seed):
+    """plan_order over groups of several kinds: each kind climbs by itself, and at each place of the order the kind
+    that lags furthest behind its share comes next. shares: {kind: weight}."""
+    weight, orders, mixed = sum(shares.values()), {}, []
+    for kind, share in shares.items():
+        own = [i for i, group in enumerate(groups) if group[0].kind == kind]
+        planned = plan_order([groups[i][0].level for i in own], math.ceil(total * share / weight), climb, seed)
+        orders[kind] = [(epoch, own[i]) for epoch, i in planned]
+    taken = dict.fromkeys(orders, 0)
+    for n in range(1, total + 1):
+        left = [kind for kind in orders if taken[kind] < len(orders[kind])]
+        kind = max(left, key=lambda kind: n * shares[kind] / weight - taken[kind])
+        mixed.append(orders[kind][taken[kind]])
+        taken[kind] += 1
+    return mixed

@@ -1,21 +1,23 @@
 """The one evaluation loop: ask every row, decode, score with nanoladder/rewards.py, keep every answer.
 
     predictions = predict(model, tokenizer, image_config, rows)
-    scores = summarize_localization(predictions, constant_box=best_constant_box(train_rows))
+    scores = Summary(train_rows, image_config)("localization", predictions)
 """
 
+import dataclasses
 import time
 from collections import Counter
+from functools import cached_property
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
 from nanoladder.common import progress
-from nanoladder.dataset import boxes_in_input, encode_prompt, prompt_text, target_text
+from nanoladder.dataset import CHOICES, boxes_in_input, encode_prompt, prompt_text, target_text
 from nanoladder.generate import generate
 from nanoladder.image import fit
-from nanoladder.rewards import box_iou, exact_match, parse_boxes, score_answer, score_boxes
+from nanoladder.rewards import box_iou, exact_match, parse_boxes, relative_accuracy, score_answer, score_boxes
 
 
 @torch.no_grad()
@@ -51,6 +53,7 @@ def _prediction(row, answer, image_config):
         "images": [str(path) for path in row.images],
         "input_size": fit(row.sizes[0], image_config),
         "prompt": prompt_text(row),
+        "options": len(row.options),
         "answer": answer,
     }
     if row.is_localization:
@@ -60,6 +63,28 @@ def _prediction(row, answer, image_config):
 
 
 # ---------------------------------------------------------------- summaries
+
+BENCHMARKS = {"single_image": "rooms-si", "multi_view": "rooms-mv", "video": "rooms-video"}  # spatial rows, by kind
+
+
+class Summary:
+    """Scores of predictions of one kind, beside those of constant answers fitted on training rows."""
+
+    def __init__(self, train_rows, image_config):
+        self.rows, self.image_config = {}, image_config
+        for row in train_rows:
+            self.rows.setdefault(row.kind, []).append(row)
+
+    @cached_property
+    def constant_box(self):
+        return best_constant_box(self.rows["localization"][:5000], self.image_config)
+
+    def __call__(self, kind, predictions):
+        if kind == "localization":
+            return summarize_localization(predictions, self.constant_box)
+        if kind == "seeing":
+            return summarize_answers(predictions, self.rows[kind])
+        return summarize_spatial(predictions, self.rows[kind])
 
 
 def summarize_localization(predictions, constant_box):
@@ -121,6 +146,72 @@ def summarize_answers(predictions, train_rows):
 
     types = {kind: means([p for p in predictions if p["question_type"] == kind]) for kind in sorted(commonest)}
     return means(predictions) | {"types": types}
+
+
+def best_number(answers):
+    """The constant with the highest mean MRA over positive numbers [N], and that MRA."""
+    grid = np.geomspace(min(answers) / 1.5, max(answers) * 1.5, 600)
+    scores = relative_accuracy(grid[:, None], np.asarray(answers)[None]).mean(1)
+    return float(grid[scores.argmax()]), float(scores.max())
+
+
+def summarize_spatial(predictions, train_rows, resamples=1000, seed=0):
+    """The table of SpatialLadder's paper for one benchmark, beside the best constant answer to each type.
+
+    A type's score is its mean accuracy; relative direction's is the mean of easy, medium and hard, told by their number
+    of options (VSI-Bench). nq and mcq are means over numeric and multiple-choice types, avg over all types: a macro
+    average. interval: 95 % of a bootstrap over rows.
+    Returns {"avg", "nq", "mcq", "constant", "interval", "n", "types": {type: {"accuracy", "constant", ...}}}.
+    """
+    rng, forms = np.random.default_rng(seed), {}
+    for p in predictions:
+        forms.setdefault(p["question_type"], {}).setdefault(p["options"], []).append(p)
+    types, drawn = {}, {}
+    for kind in sorted(forms):
+        means, draws, constants = [], [], []
+        for options, items in forms[kind].items():
+            scores = np.array([p["scores"]["accuracy"] for p in items])
+            met = [r.answer for r in train_rows if r.question_type == kind and len(r.options) == options]
+            constants.append(_constant_score(met, [p["truth"] for p in items], choice=options > 0))
+            means.append(scores.mean())
+            draws.append(scores[rng.integers(0, len(scores), (resamples, len(scores)))].mean(axis=1))
+        drawn[kind] = np.mean(draws, axis=0)
+        types[kind] = {"accuracy": float(np.mean(means)), "constant": float(np.mean(constants)),
+                       "interval": _interval(drawn[kind]), "n": sum(map(len, forms[kind].values()))}  # fmt: skip
+
+    def mean(field, chosen):
+        return float(np.mean([types[kind][field] for kind in chosen])) if chosen else None
+
+    choices = [kind for kind in types if kind in CHOICES]
+    return {
+        "avg": mean("accuracy", list(types)),
+        "nq": mean("accuracy", [kind for kind in types if kind not in choices]),
+        "mcq": mean("accuracy", choices),
+        "constant": mean("constant", list(types)),
+        "interval": _interval(np.mean(list(drawn.values()), axis=0)),
+        "n": len(predictions),
+        "types": types,
+    }
+
+
+def _constant_score(met, truth, choice):
+    """Mean score on `truth` of the one answer that was best on `met`; 0 where training has no such question."""
+    if not met:
+        return 0.0
+    if choice:
+        guess = Counter(met).most_common(1)[0][0]
+        return np.mean([t == guess for t in truth])
+    guess, _ = best_number([float(a) for a in met])
+    return np.mean([relative_accuracy(guess, float(t)) for t in truth])
+
+
+def _interval(values):
+    return [float(v) for v in np.quantile(values, (0.025, 0.975))]
+
+
+def shuffled(rows):
+    """The rows with one another's pictures: what is still answered right never needed them."""
+    return [dataclasses.replace(row, images=other.images) for row, other in zip(rows, rows[1:] + rows[:1])]
 
 
 # ---------------------------------------------------------------- pictures

@@ -19,6 +19,7 @@ from nanoladder.dataset import (
     collate,
     encode_prompt,
     name_shares,
+    plan_mixture,
     plan_order,
     prompt_text,
     read_rows,
@@ -221,6 +222,18 @@ def test_order_climbs_covers_and_repeats():
     assert max(levels[i] for _, i in order[:60]) == 2 and {levels[i] for _, i in order[60:]} == {1, 2, 3}
     assert sorted(i for _, i in plan_order(levels, 30, 0, 0)) == list(range(30))  # one pass sees every room once
     assert len(set(order)) == 120  # no (epoch, room) twice: every visit draws its own questions
+
+
+def test_a_mixture_keeps_its_shares_everywhere(tmp_path):
+    boxes, numbers = read_rows(folder_with(tmp_path, GOOD, NUMBER))
+    groups = [[dataclasses.replace(boxes, level=k % 3)] for k in range(9)] + [[numbers]] * 4
+    shares = {"localization": 3, "single_image": 1}
+    order = plan_mixture(groups, shares, 100, 0.5, seed=0)
+    kinds = [groups[i][0].kind for _, i in order]
+    assert all(kinds[n : n + 4].count("localization") == 3 for n in range(0, 100, 4)) and len(set(order)) == 100
+    assert all(groups[i][0].level < 2 for _, i in order[:50] if i < 9)  # each kind climbs by itself
+    alone = plan_mixture(groups[:9], {"localization": 1}, 40, 0.5, seed=0)
+    assert alone == plan_order([group[0].level for group in groups[:9]], 40, 0.5, 0)
 
 
 def test_paths_are_inside(rooms):

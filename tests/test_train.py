@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, prepare
 
 import train
 from nanoladder import checkpoint
@@ -94,6 +94,20 @@ def test_stage_0_trains_and_its_checkpoint_feeds_stage_1(rooms, tmp_path):
     run(rooms, tmp_path / "next", "--steps", "1", "--init", str(tmp_path / "base"))
 
 
+def test_stage_2_mixes_kinds_and_scores_each_benchmark(tmp_path):
+    prepare(tmp_path / "rooms", "--view-sets", "6", "--videos", "6", "--questions", "4")
+    run(tmp_path / "rooms", tmp_path / "out", "--steps", "3", "--questions", "2", "--eval-every", "3", stage="2")
+    scores = json.loads((tmp_path / "out" / "scores.json").read_text())
+    benchmarks = {"rooms-si", "rooms-mv", "rooms-video"}
+    twins = {name + "-ood" for name in benchmarks}
+    assert set(scores) == {"localization", "overall", "overall-ood"} | benchmarks | twins
+    wanted = {"avg", "nq", "mcq", "types", "constant", "interval", "shuffled", "n"}
+    assert all(set(scores[name]) == wanted for name in benchmarks | twins)
+    assert scores["overall"] == pytest.approx(sum(scores[name]["avg"] for name in benchmarks) / 3)
+    val = json.loads((tmp_path / "out" / "metrics.jsonl").read_text().splitlines()[-1])["val"]
+    assert set(val) == {"localization", "single_image", "multi_view", "video"}
+
+
 def run_on_two_ranks(rooms, out, *flags):
     command = [*TORCHRUN, "--stage", "1", "--data", str(rooms), "--out", str(out), *TINY, *flags]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
@@ -118,6 +132,11 @@ def test_the_loss_does_not_depend_on_how_a_batch_is_split(rooms, tmp_path):
 
 @pytest.mark.parametrize("flags, complaint", [
     (["--batch-size", "5"], "no multiple"),
+    (["--mix", "smells=1"], "must be one of seeing, localization"),
+    (["--mix", "localization"], "write kinds and their shares"),
+    (["--mix", "localization=1,video=1"], "no video rows"),
+    (["--shard"], "needs several ranks"),
+    (["--lora-rank", "2", "--lora-targets", "nose"], "LoRA targets nose"),
     (["--init", "nowhere"], "nowhere"),
 ])  # fmt: skip
 def test_refusals_come_before_anything_is_written(rooms, tmp_path, flags, complaint):

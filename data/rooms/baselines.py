@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from nanoladder.common import UserError, parse, read_jsonl, run_script, setting, write_json
+from nanoladder.evaluate import best_number
 from nanoladder.rewards import relative_accuracy
 
 BENCHMARKS = {"rooms-si": "single_image", "rooms-mv": "multi_view", "rooms-video": "video"}
@@ -66,13 +67,6 @@ def baselines(train, test):
 
 
 # ---------------------------------------------------------------- numbers
-
-
-def best_number(answers):
-    """The constant with the highest mean MRA over positive numbers [N], and that MRA."""
-    grid = np.geomspace(min(answers) / 1.5, max(answers) * 1.5, 600)
-    scores = relative_accuracy(grid[:, None], np.asarray(answers)[None]).mean(1)
-    return float(grid[scores.argmax()]), float(scores.max())
 
 
 def _answers(rows):
