@@ -41,18 +41,18 @@ from nanoladder.common import (
     show,
     start_runtime,
     write_json,
-    write_jsonl,
 )
 from nanoladder.dataset import (
+    FILES,
     IGNORE_INDEX,
     Dataset,
     attention_mask,
-    check_images,
     collate,
     plan_mixture,
-    read_rows,
+    read_kinds,
+    rows_of,
 )
-from nanoladder.evaluate import BENCHMARKS, Summary, draw_samples, predict, shuffled
+from nanoladder.evaluate import Summary, line, predict, score_splits, write_scores
 from nanoladder.image import ImageConfig
 from nanoladder.lora import LINEARS, add_lora, merge_lora
 from nanoladder.model import PRESETS, Qwen2_5_VL
@@ -60,8 +60,6 @@ from nanoladder.muon import Muon
 from nanoladder.tokenizer import Tokenizer
 
 BASE = Path(__file__).parent / "nanoladder" / "base"
-# The file that holds the rows of each kind (Row.kind).
-ROWS = {"seeing": "seeing.jsonl", "localization": "localization.jsonl"} | dict.fromkeys(BENCHMARKS, "spatial.jsonl")
 
 
 @dataclasses.dataclass
@@ -76,7 +74,7 @@ class Settings:
     lora_alpha: float = setting(32.0, "LoRA's products are scaled by alpha / rank")
     lora_targets: str = setting(",".join(LINEARS), "linear layers that get LoRA")
     data: str = setting("datasets/rooms", "data folder; rooms are made there where it is missing")
-    mix: str = setting("localization=1", "kinds of sequences and their shares; kinds: " + ", ".join(ROWS))
+    mix: str = setting("localization=1", "kinds of sequences and their shares; kinds: " + ", ".join(FILES))
     images: int = setting(12_000, "training rooms to make where the data is missing")
     out: str = setting("runs/stage1", "run folder")
     resume: bool = setting(False, "go on where the run in --out was killed, with that run's settings")
@@ -171,8 +169,7 @@ def build(s, runtime, texts):
         model = Qwen2_5_VL(config).to(runtime.device)
         image_config = ImageConfig(patch_size=config.vision.patch_size)
     else:
-        folder = Path(s.model or (BASE if s.init == "base" else s.init))
-        folder = folder / "checkpoint" if (folder / "checkpoint").is_dir() else folder
+        folder = checkpoint.find(s.model or (BASE if s.init == "base" else s.init))
         dtype = torch.bfloat16 if s.lora_rank and s.amp and not s.shard else torch.float32  # frozen ones need no more
         model, _ = checkpoint.load(folder, dtype, runtime.device)
         tokenizer, image_config = Tokenizer.load(folder), checkpoint.load_image_config(folder)
@@ -428,7 +425,8 @@ def main(argv):
         if runtime.main:
             checkpoint.save(run.checkpoint, model, tokenizer, image_config)
             scoring = Timer()
-            finish(s, runtime, run, model, tokenizer, image_config, splits, summarize)
+            held_out = {split: splits[split] for split in ("test", "ood")}
+            write_scores(run.path, *score_splits(model, tokenizer, image_config, held_out, summarize, runtime.say))
             seconds = {"data": data_seconds, "train": train_seconds, "score": scoring()}  # train: all sittings together
             if runtime.device.type == "cuda":
                 about["peak_memory_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
@@ -444,33 +442,26 @@ def mixture(text):
         shares = {kind: float(share) for kind, share in (part.split("=") for part in text.split(","))}
     except ValueError:
         raise UserError(f"--mix {text}: write kinds and their shares as localization=0.3,video=0.7") from None
-    if odd := [kind for kind, share in shares.items() if kind not in ROWS or not share > 0]:
-        raise UserError(f"--mix: {odd[0]} must be one of {', '.join(ROWS)}, with a share above 0")
+    if odd := [kind for kind, share in shares.items() if kind not in FILES or not share > 0]:
+        raise UserError(f"--mix: {odd[0]} must be one of {', '.join(FILES)}, with a share above 0")
     return shares
 
 
 def load_splits(s, kinds, runtime):
     """Checked rows of train, val, test and ood; the rooms are made first where the data folder is missing."""
-    data, files = Path(s.data), dict.fromkeys(ROWS[kind] for kind in kinds)
-    if runtime.main and not all((data / "ood" / file).exists() for file in files):
+    data = Path(s.data)
+    if runtime.main and not all((data / "ood" / FILES[kind]).exists() for kind in kinds):
         command = [sys.executable, "-m", "data.rooms.prepare", "--out", str(data), "--pictures", str(s.images),
                    *PREPARE[s.stage]]  # fmt: skip
         runtime.say("making rooms: " + " ".join(command[1:]))
         if subprocess.run(command, cwd=Path(__file__).parent).returncode:
             raise UserError(f"making the rooms in {data} failed; the reason is above")
     runtime.wait()
-    splits = {}
-    for split, limit in (("train", None), ("val", None), ("test", s.eval_rows), ("ood", s.eval_rows)):
-        rows = [row for file in files for row in read_rows(data / split / file)]
-        splits[split] = [row for kind in kinds for row in rows_of(rows, kind)[:limit]]
-        check_images(splits[split])
+    limits = {"train": None, "val": None, "test": s.eval_rows, "ood": s.eval_rows}
+    splits = {split: read_kinds(data / split, kinds, limit) for split, limit in limits.items()}
     if lacking := [kind for kind in kinds if not rows_of(splits["train"], kind)]:
         raise UserError(f"{data}: no {lacking[0]} rows to train on; make them (data.rooms.prepare), or change --mix")
     return splits
-
-
-def rows_of(rows, kind):
-    return [row for row in rows if row.kind == kind]
 
 
 def objects_asked(group):
@@ -485,44 +476,6 @@ def corpus(rows):
         yield json.dumps(row.answer, separators=(",", ":")) if row.is_localization else row.answer
     yield '[{"label":"bed","bbox_2d":[12,34,56,78]},{"label":"sofa","bbox_2d":[9,8,7,65]}]'
     yield from VOCABULARY
-
-
-def line(scores):
-    """Scores as words, numbers only."""
-    numbers = {k: v for k, v in scores.items() if isinstance(v, (int, float))}
-    return ", ".join(f"{k} {v:.3f}" if isinstance(v, float) else f"{k} {v}" for k, v in numbers.items())
-
-
-def finish(s, runtime, run, model, tokenizer, image_config, splits, summarize):
-    """Score test and ood, print the tables, keep every answer; scores.json comes last and marks the run as done."""
-    scores, answers = {}, []
-
-    def ask(rows, title):
-        return predict(model, tokenizer, image_config, rows, say=runtime.say, title=title)
-
-    for split in ("test", "ood"):
-        for kind in mixture(s.mix):
-            rows = rows_of(splits[split], kind)
-            predictions = ask(rows, f"score {split}, {kind}")
-            summary = summarize(kind, predictions)
-            answers += [{"split": split} | p for p in predictions]
-            if kind in BENCHMARKS:
-                summary["shuffled"] = summarize(kind, ask(shuffled(rows), "with shuffled images"))["avg"]
-                scores[BENCHMARKS[kind] + ("-ood" if split == "ood" else "")] = summary
-            else:
-                scores.setdefault(kind, {})[split] = summary
-            runtime.say(f"{kind}, {split}: {line(summary)}")
-            for key, value in summary.get("levels", summary.get("types", {})).items():
-                runtime.say(f"  {key:>18}: {line(value)}")
-    for suffix in ("", "-ood"):
-        if parts := [scores[name + suffix]["avg"] for name in BENCHMARKS.values() if name + suffix in scores]:
-            scores["overall" + suffix] = sum(parts) / len(parts)
-            runtime.say(f"overall{suffix} {scores['overall' + suffix]:.3f}")
-    write_jsonl(run.path / "predictions.jsonl", answers)
-    shown = [p for p in answers if p["split"] == "test" and p["question_type"] == "localization"]
-    if shown:
-        draw_samples(shown[:: max(1, len(shown) // 24)][:24], run.path / "samples.png")
-    write_json(run.path / "scores.json", scores)
 
 
 if __name__ == "__main__":

@@ -27,14 +27,17 @@ def draw(axis, run):
     axis.plot(minutes, smooth([row["loss"] for row in rows]), color="#8d93a1", label="training loss")
     axis.set(title=run.name, xlabel="minutes of training", ylabel="loss", ylim=(0, None))
     right = axis.twinx()
-    key = "iou" if "iou" in scored[0]["val"] else "accuracy"
-    parts = "levels" if key == "iou" else "types"
     at = [row["seconds"] / 60 for row in scored]
-    for part in scored[0]["val"][parts]:
-        label = f"level {part}" if key == "iou" else part
-        right.plot(at, [row["val"][parts][part][key] for row in scored], linewidth=1, label=label)
-    right.plot(at, [row["val"][key] for row in scored], color="black", linewidth=2, label=f"validation {key}")
-    right.set(ylabel=key, ylim=(0, 1))
+    for kind, first in scored[0]["val"].items():
+        key = next(k for k in ("iou", "avg", "accuracy") if k in first)
+        parts = first.get("levels", first.get("types")) if len(scored[0]["val"]) == 1 else {}
+        for part in parts:
+            name = "levels" if "levels" in first else "types"
+            lines = [row["val"][kind][name][part][key] for row in scored]
+            right.plot(at, lines, linewidth=1, label=f"level {part}" if name == "levels" else part)
+        scores = [row["val"][kind][key] for row in scored]
+        right.plot(at, scores, linewidth=2, label=f"{kind}: {key}", **({"color": "black"} if parts else {}))
+    right.set(ylabel="validation score", ylim=(0, 1))
     right.legend(fontsize=7, loc="center right")
 
 

@@ -165,6 +165,12 @@ def flat_name(name: str) -> str:
     return re.sub(r"^model\.language_model\.", "model.", re.sub(r"^model\.visual\.", "visual.", name))
 
 
+def find(path) -> Path:
+    """The checkpoint folder that `path` is, or that the run folder `path` holds."""
+    path = Path(path)
+    return path / "checkpoint" if settle(path / "checkpoint").is_dir() else path
+
+
 def load(folder, dtype: torch.dtype = torch.float32, device="cpu") -> tuple[Qwen2_5_VL, Config]:
     """Open a Qwen2.5-VL checkpoint of any size. Returns (model, config).
 

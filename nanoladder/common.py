@@ -68,6 +68,8 @@ def parse(cls, argv, presets=None, doc=""):
         kind = f.type if isinstance(f.type, type) else f.type.__args__[0]  # `int | None` reads as int
         if kind is bool:
             options["action"] = argparse.BooleanOptionalAction
+        elif kind is tuple:
+            options |= {"nargs": "+", "choices": f.metadata["choices"], "metavar": f.name.upper()}
         else:
             options |= {"type": kind, "choices": f.metadata["choices"], "metavar": f.name.upper()}
         parser.add_argument(flag, **options)

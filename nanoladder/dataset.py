@@ -38,6 +38,8 @@ CHOICES = ("relative distance", "relative direction", "appearance order")  # que
 NUMBERS = ("object size", "room size", "object count", "absolute distance")  # in cm, m^2, pieces, m
 SEEING = ("point", "list", "colour", "place", "side", "which", "count", "order", "next")  # stage 0's, any short text
 QUESTION_TYPES = ("localization", *CHOICES, *NUMBERS, *SEEING)
+# The file in a split's folder that holds the rows of each kind (Row.kind).
+FILES = {"localization": "localization.jsonl", "seeing": "seeing.jsonl", **dict.fromkeys(DATA_TYPES, "spatial.jsonl")}
 VIDEO_FPS = 2.0  # frames a second that a row's video frames are taken to have; the rooms' walks make 0.6 m/s of it
 PADDING_STEP = 16  # sequence lengths are rounded up to this, so that few shapes exist to compile and to tune
 
@@ -83,6 +85,18 @@ def read_rows(path):
             rows.append(_parse_row(line, path, f"{path}:{number}"))
     if not rows:
         raise UserError(f"{path}: no rows in it")
+    return rows
+
+
+def rows_of(rows, kind):
+    return [row for row in rows if row.kind == kind]
+
+
+def read_kinds(folder, kinds, limit=None):
+    """Checked rows of the given kinds in a split's folder, the first `limit` of each, images opened once."""
+    read = {file: read_rows(Path(folder) / file) for file in dict.fromkeys(FILES[kind] for kind in kinds)}
+    rows = [row for kind in kinds for row in rows_of(read[FILES[kind]], kind)[:limit]]
+    check_images(rows)
     return rows
 
 

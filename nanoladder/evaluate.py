@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from nanoladder.common import progress
-from nanoladder.dataset import CHOICES, boxes_in_input, encode_prompt, prompt_text, target_text
+from nanoladder.common import progress, write_json, write_jsonl
+from nanoladder.dataset import CHOICES, boxes_in_input, encode_prompt, prompt_text, rows_of, target_text
 from nanoladder.generate import generate
 from nanoladder.image import fit
 from nanoladder.rewards import box_iou, exact_match, parse_boxes, relative_accuracy, score_answer, score_boxes
@@ -212,6 +212,53 @@ def _interval(values):
 def shuffled(rows):
     """The rows with one another's pictures: what is still answered right never needed them."""
     return [dataclasses.replace(row, images=other.images) for row, other in zip(rows, rows[1:] + rows[:1])]
+
+
+def line(scores):
+    """Scores as words, numbers only."""
+    numbers = {k: v for k, v in scores.items() if isinstance(v, (int, float))}
+    return ", ".join(f"{k} {v:.3f}" if isinstance(v, float) else f"{k} {v}" for k, v in numbers.items())
+
+
+def score_splits(model, tokenizer, image_config, splits, summarize, say):
+    """Score rows of every kind in splits {"test": rows, "ood": rows}, printing the tables: (scores, predictions).
+
+    scores is what scores.json holds: {"localization": {"test", "ood"}, "seeing": likewise, "rooms-si", "rooms-si-ood",
+    ..., "overall": mean of the benchmarks' averages, "overall-ood"}; a benchmark's summary also has "shuffled".
+    """
+    scores, answers = {}, []
+
+    def ask(rows, title):
+        return predict(model, tokenizer, image_config, rows, say=say, title=title)
+
+    for split, all_rows in splits.items():
+        suffix, averages = "-ood" if split == "ood" else "", []
+        for kind in dict.fromkeys(row.kind for row in all_rows):
+            rows = rows_of(all_rows, kind)
+            predictions = ask(rows, f"score {split}, {kind}")
+            answers += [{"split": split} | p for p in predictions]
+            summary = summarize(kind, predictions)
+            if kind in BENCHMARKS:
+                summary["shuffled"] = summarize(kind, ask(shuffled(rows), "with shuffled images"))["avg"]
+                scores[BENCHMARKS[kind] + suffix] = summary
+                averages.append(summary["avg"])
+            else:
+                scores.setdefault(kind, {})[split] = summary
+            say(f"{kind}, {split}: {line(summary)}")
+            for key, value in summary.get("levels", summary.get("types", {})).items():
+                say(f"  {key:>18}: {line(value)}")
+        if averages:
+            scores["overall" + suffix] = sum(averages) / len(averages)
+            say(f"overall, {split}: {scores['overall' + suffix]:.3f}")
+    return scores, answers
+
+
+def write_scores(folder, scores, answers):
+    """Keep every answer, draw some boxes, and write scores.json last: it marks the folder as done."""
+    write_jsonl(folder / "predictions.jsonl", answers)
+    if boxes := [p for p in answers if p["split"] == "test" and p["question_type"] == "localization"]:
+        draw_samples(boxes[:: max(1, len(boxes) // 24)][:24], folder / "samples.png")
+    write_json(folder / "scores.json", scores)
 
 
 # ---------------------------------------------------------------- pictures

@@ -9,6 +9,7 @@ import pytest
 import torch
 from conftest import ROOT, prepare
 
+import eval as evaluate
 import train
 from nanoladder import checkpoint
 from nanoladder.common import UserError
@@ -94,7 +95,7 @@ def test_stage_0_trains_and_its_checkpoint_feeds_stage_1(rooms, tmp_path):
     run(rooms, tmp_path / "next", "--steps", "1", "--init", str(tmp_path / "base"))
 
 
-def test_stage_2_mixes_kinds_and_scores_each_benchmark(tmp_path):
+def test_stage_2_mixes_kinds_and_scores_each_benchmark(tmp_path, capsys):
     prepare(tmp_path / "rooms", "--view-sets", "6", "--videos", "6", "--questions", "4")
     run(tmp_path / "rooms", tmp_path / "out", "--steps", "3", "--questions", "2", "--eval-every", "3", stage="2")
     scores = json.loads((tmp_path / "out" / "scores.json").read_text())
@@ -106,6 +107,18 @@ def test_stage_2_mixes_kinds_and_scores_each_benchmark(tmp_path):
     assert scores["overall"] == pytest.approx(sum(scores[name]["avg"] for name in benchmarks) / 3)
     val = json.loads((tmp_path / "out" / "metrics.jsonl").read_text().splitlines()[-1])["val"]
     assert set(val) == {"localization", "single_image", "multi_view", "video"}
+
+    asked = ["--data", str(tmp_path / "rooms"), "--rows", "12", "--bench", "rooms-si", "localization", "rooms-mv-ood"]
+    evaluate.main(["--model", str(tmp_path / "out"), *asked])  # the same rows, asked by eval.py
+    again = json.loads((tmp_path / "out" / "eval" / "scores.json").read_text())
+    assert again["rooms-si"] == scores["rooms-si"] and again["rooms-mv-ood"] == scores["rooms-mv-ood"]
+    assert again["localization"] == {"test": scores["localization"]["test"]}
+    with pytest.raises(UserError, match="finished run"):
+        evaluate.main(["--model", str(tmp_path / "out"), *asked])
+    capsys.readouterr()
+    evaluate.main(["--compare", str(tmp_path / "out"), str(tmp_path / "out" / "eval")])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines and all("+0.000 [+0.000, +0.000]" in text for text in lines)
 
 
 def run_on_two_ranks(rooms, out, *flags):

@@ -80,16 +80,19 @@ class Solids:
 
 @dataclass
 class Camera:
-    """A square pinhole camera. rotation @ (world - position) gives x right, y down, z forward."""
+    """A square pinhole camera. rotation @ (world - position) gives x right, y down, z forward.
+
+    The fields of K cameras may be stacked, [K, 3], [K, 3, 3] and [K]: project then puts a K before its shapes.
+    """
     position: np.ndarray  # [3] metres
     rotation: np.ndarray  # [3, 3]
     fov_deg: float        # horizontal and vertical
 
     def project(self, points):
         """World points [N, 3] -> (image x, y in -1..1 at the frame's edges [N, 2], depth in metres [N])."""
-        local = (np.asarray(points) - self.position) @ self.rotation.T
-        depth = local[:, 2]
-        return local[:, :2] / (np.maximum(depth, 1e-6) * np.tan(np.radians(self.fov_deg) / 2))[:, None], depth
+        local = (np.asarray(points) - self.position[..., None, :]) @ np.swapaxes(self.rotation, -1, -2)
+        depth, half = local[..., 2], np.tan(np.radians(self.fov_deg) / 2)
+        return local[..., :2] / (np.maximum(depth, 1e-6) * np.asarray(half)[..., None])[..., None], depth
 
 
 @dataclass
@@ -302,11 +305,12 @@ def footprint_distance(points, obj):
 
 
 def look_at(position, target, fov_deg):
-    """An upright camera at position that looks at target, both [3] metres."""
-    x, y, z = (np.asarray(target, float) - position) / np.linalg.norm(np.asarray(target) - position)
+    """An upright camera at position that looks at target, both [3] metres; given K of each, K cameras stacked."""
+    position, ahead = np.asarray(position, float), np.subtract(target, position)
+    x, y, z = np.moveaxis(ahead / np.linalg.norm(ahead, axis=-1, keepdims=True), -1, 0)
     level = np.hypot(x, y)
-    right, down = (y / level, -x / level, 0.), (x * z / level, y * z / level, -level)
-    return Camera(np.asarray(position, float), np.array([right, down, (x, y, z)]), float(fov_deg))
+    rows = (y / level, -x / level, 0 * z), (x * z / level, y * z / level, -level), (x, y, z)  # right, down, forward
+    return Camera(position, np.stack([np.stack(row, -1) for row in rows], -2), fov_deg)
 
 
 def _lens(scene, rng):
@@ -327,22 +331,22 @@ def single_camera(scene, rng, tries=80):
     spots = points[free]
     centers = np.array([obj.center for obj in scene.objects])
     reach = np.array([np.linalg.norm(obj.size) / 2 for obj in scene.objects])
-    best, best_score = None, -np.inf
+    draws = []
     for _ in range(tries):
         height, fov = _lens(scene, rng)
-        position = np.append(spots[rng.integers(len(spots))] + rng.uniform(-.04, .04, 2), height)
-        target = rng.dirichlet(np.full(len(centers), .5)) @ centers
-        away = np.hypot(*(target - position)[:2])
-        target[2] = max(.6 * target[2] + .25, height - .55 * away) + rng.normal(0, .08)  # never steeply down
-        camera = look_at(position, target, fov)
-        image, depth = camera.project(centers)
-        share = reach / np.maximum(depth * np.tan(np.radians(fov) / 2), 1e-3)  # of half the frame
-        framed = (depth > .4) & (np.abs(image).max(1) < 1 - .5 * np.minimum(share, .8))
-        score = (framed * np.clip(1.25 - .45 * np.abs(np.log(share / .33)), .15, 1)).sum()
-        score -= .8 * ((depth > 0) & (share > 1)).sum() + (away < .7)
-        if score > best_score:
-            best, best_score = camera, score
-    return best
+        spot = spots[rng.integers(len(spots))] + rng.uniform(-.04, .04, 2)
+        draws.append((*spot, height, fov, *rng.dirichlet(np.full(len(centers), .5)), rng.normal(0, .08)))
+    draws = np.array(draws)  # [tries, ...]
+    position, fov, target = draws[:, :3], draws[:, 3], draws[:, 4:-1] @ centers
+    away = np.hypot(*(target - position)[:, :2].T)
+    target[:, 2] = np.maximum(.6 * target[:, 2] + .25, position[:, 2] - .55 * away) + draws[:, -1]  # not steeply down
+    image, depth = look_at(position, target, fov).project(centers)
+    share = reach / np.maximum(depth * np.tan(np.radians(fov) / 2)[:, None], 1e-3)  # of half the frame
+    framed = (depth > .4) & (np.abs(image).max(-1) < 1 - .5 * np.minimum(share, .8))
+    score = (framed * np.clip(1.25 - .45 * np.abs(np.log(share / .33)), .15, 1)).sum(1)
+    score -= .8 * ((depth > 0) & (share > 1)).sum(1) + (away < .7)
+    best = score.argmax()
+    return look_at(position[best], target[best], fov[best])
 
 
 def view_cameras(scene, n=8):
