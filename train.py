@@ -295,7 +295,7 @@ def train(s, runtime, run, losses, dataset, score):
         runtime.say(f"resumed at step {step} of {s.steps}")
     base_rates = [[group["lr"] for group in o.param_groups] for o in optimizers]
     clock = Timer(seconds)
-    metrics = run.open_metrics(step) if runtime.main else None
+    metrics = run.open_log("metrics.jsonl", step) if runtime.main else None
 
     shares, looks = mixture(s.mix), looking * s.batch_size
     order = [(epoch, i, 0) for epoch, i in plan_mixture(dataset.groups, shares, looks, 0.0, s.seed)]

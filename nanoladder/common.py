@@ -225,9 +225,9 @@ class RunFolder:
         if resume and not self.state.exists():
             raise UserError(f"{self.path} holds nothing to resume: start without --resume")
 
-    def open_metrics(self, step):
-        """metrics.jsonl for appending, without the lines a killed run wrote after its last saved step."""
-        path = self.path / "metrics.jsonl"
+    def open_log(self, name, step):
+        """A JSONL file for appending, without the lines a killed run wrote after its last saved step."""
+        path = self.path / name
         kept = []
         if path.exists():
             lines = [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]

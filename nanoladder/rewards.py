@@ -140,6 +140,19 @@ def score_answer(text, row):
     return {"accuracy": exact_match(text, row.answer)}
 
 
+def reward(text, row, truth=None):
+    """{"format", "accuracy"} of an answer to a dataset row, each in [0, 1]; GRPO's reward is their sum.
+
+    truth: a localization row's boxes as score_boxes takes them. Its accuracy is the mean IoU, less what boxes nobody
+    asked for cost: twice as many boxes as asked, half the accuracy. Format is whether the answer can be read at all.
+    """
+    if row.is_localization:
+        scores, said = score_boxes(text, truth), parse_boxes(text) or []
+        return {"format": scores["valid_json"], "accuracy": scores["iou"] * len(truth) / max(len(truth), len(said))}
+    read = parse_choice(text, row.options) if row.options else parse_number(text, row.question_type)
+    return {"format": float(read is not None)} | score_answer(text, row)
+
+
 THRESHOLDS = tuple(k / 100 for k in range(50, 100, 5))
 
 

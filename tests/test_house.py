@@ -10,7 +10,7 @@ from conftest import ROOT
 PACKAGES = {"torch", "numpy", "PIL", "safetensors", "tokenizers", "tqdm"}
 LEAVES = {"model", "image", "tokenizer", "rewards", "muon", "lora"}
 FILES = [*ROOT.glob("*.py"), *ROOT.glob("nanoladder/*.py"), *ROOT.glob("data/rooms/*.py")]
-SCRIPTS = [["train.py"], ["eval.py"], ["-m", "data.rooms.prepare"], ["-m", "data.rooms.baselines"]]
+SCRIPTS = [["train.py"], ["rl.py"], ["eval.py"], ["-m", "data.rooms.prepare"], ["-m", "data.rooms.baselines"]]
 
 
 def imported(path):

@@ -1,0 +1,377 @@
+"""Stage 3: GRPO (Shao et al. 2024, arXiv 2402.03300), learning from rewards that a program can check.
+
+    python rl.py --task localization                 # from runs/stage1: boxes, rewarded by how well they fit
+    python rl.py                                     # from runs/stage2: spatial questions, rewarded if right
+    python rl.py --init PATH --resume                # goes on exactly where a killed run was
+    torchrun --nproc_per_node 2 rl.py                # every rank rolls out its share of the prompts
+
+One step: take B prompts; let the policy answer each G times at temperature 1 (rollout); score the answers (rewards);
+say how much better each is than its group (advantages); make the better ones likelier (update). The objective, to be
+minimised, with ratio = policy / policy at the time of the rollout, for each token:
+
+    mean over answers of mean over their tokens of
+        -min(ratio * A, clip(ratio, 1 - eps, 1 + eps) * A)  +  kl_coef * k3
+    A = (r - mean of the group's r) / (std of the group's r + 1e-4)
+    k3 = ref / policy - log(ref / policy) - 1         an estimate of KL(policy || reference), never negative
+
+These are SpatialLadder's choices (section 4 of the paper). With one update a rollout the ratio is exactly 1, so nothing
+is ever clipped, and the loss itself stays near 0: its gradient is what counts. Watch accuracy, not loss; format and
+accuracy are logged apart, because the first can rise while the second falls. k3 in the loss has a biased gradient
+(of the reverse direction's KL); it is kept for parity. A group whose rewards are all alike teaches nothing but the KL:
+the share of these is logged as `idle`.
+
+Exercises, one line each: divide by no std (Dr. GRPO; `advantages`), average over all tokens, not over answers (DAPO;
+`GRPOLoss`), a wider upper clip (clip-higher; `GRPOLoss`), --kl-coef 0, --shuffle-rewards (which must not learn).
+"""
+
+import dataclasses
+import json
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from nanoladder import checkpoint, parallel
+from nanoladder.common import (
+    RunFolder,
+    Timer,
+    UserError,
+    autocast,
+    cosine_schedule,
+    environment,
+    parse,
+    progress,
+    read_json,
+    run_script,
+    seed_everything,
+    setting,
+    show,
+    start_runtime,
+    write_json,
+)
+from nanoladder.dataset import (
+    DATA_TYPES,
+    attention_mask,
+    boxes_in_input,
+    encode_prompt,
+    plan_order,
+    read_kinds,
+    rows_of,
+)
+from nanoladder.evaluate import Summary, line, predict, score_splits, write_scores
+from nanoladder.generate import generate, policy_logprobs
+from nanoladder.lora import add_lora, lora_off, merge_lora
+from nanoladder.rewards import reward
+from nanoladder.tokenizer import Tokenizer
+
+
+@dataclasses.dataclass
+class Settings:
+    """Every setting of a run; run.json keeps them."""
+
+    task: str = setting("spatial", "what is asked", choices=["spatial", "localization"])
+    init: str = setting("runs/stage2", "checkpoint or run folder the policy and its reference start from")
+    data: str = setting("datasets/rooms-spatial", "data folder with train, val, test and ood")
+    out: str = setting("runs/rl", "run folder")
+    resume: bool = setting(False, "go on where the run in --out was killed, with that run's settings")
+    steps: int = setting(200, "updates, one for each rollout")
+    prompts: int = setting(16, "prompts a step (B), over all ranks")
+    group_size: int = setting(8, "answers sampled for each prompt (G)")
+    micro_prompts: int = setting(16, "prompts whose answers go through one forward and backward pass")
+    max_new_tokens: int = setting(96, "an answer that has not ended by then is cut")
+    temperature: float = setting(1.0, "of sampling; the update uses the same")
+    clip_eps: float = setting(0.2, "how far the ratio may move before its gradient is cut")
+    kl_coef: float = setting(0.01, "weight of the KL to the reference; 0 needs no reference")
+    lr: float = setting(2e-4, "peak learning rate of AdamW")
+    warmup: int = setting(10, "steps of linear warm-up before the cosine")
+    clip: float = setting(1.0, "largest norm of the gradient")
+    lora_rank: int = setting(0, "train LoRA of this rank; the reference is then the policy with LoRA off")
+    lora_alpha: float = setting(32.0, "LoRA's products are scaled by alpha / rank")
+    shuffle_rewards: bool = setting(False, "control: rewards of the wrong answers; nothing can be learned")
+    amp: bool = setting(False, "bf16 automatic mixed precision")
+    eval_rows: int = setting(1000, "held-out rows of each kind and split to score at the end")
+    eval_every: int = setting(50, "steps between greedy scores on a few validation rows")
+    save_every: int = setting(50, "steps between saved states, and between answers kept in completions.jsonl")
+    seed: int = setting(0, "seed of prompts and sampling")
+
+
+VAL_ROWS = 200  # validation rows of a score during training, all kinds together
+TASKS = {
+    "spatial": {},
+    "localization": dict(init="runs/stage1", data="datasets/rooms", out="runs/rl-localization"),
+}
+
+
+def presets(given):
+    values = {"out": Settings.out} | TASKS[given.get("task", Settings.task)]
+    if given.get("resume"):
+        run = RunFolder(given.get("out", values["out"]))
+        run.refuse_if_used(resume=True)
+        return read_json(run.path / "run.json")["settings"]
+    return values | (dict(amp=True, prompts=64, micro_prompts=64) if torch.cuda.is_available() else {})
+
+
+# ---------------------------------------------------------------- rollout, rewards, advantages
+
+
+@torch.no_grad()
+def rollout(s, model, tokenizer, prompts, seed):
+    """G answers to each of B prompts: Completions of ids, mask and logprobs [B*G, C], and their texts."""
+    model.eval()
+    device = model.lm_head.weight.device
+    generator = torch.Generator(device).manual_seed(seed)
+    with autocast(device, s.amp):
+        completions = generate(
+            model, prompts, s.max_new_tokens, tokenizer.eos_ids, s.temperature, tokenizer.vision_ids, s.group_size,
+            generator,
+        )  # fmt: skip
+    texts = [
+        tokenizer.decode([token for token in ids[mask].tolist() if token not in tokenizer.eos_ids])
+        for ids, mask in zip(completions.ids, completions.mask)
+    ]
+    return completions, texts
+
+
+def advantages(rewards: Tensor) -> Tensor:
+    """How much better each answer is than its group, in the group's standard deviations: [B, G] -> [B, G]."""
+    return (rewards - rewards.mean(dim=1, keepdim=True)) / (rewards.std(dim=1, keepdim=True) + 1e-4)
+
+
+# ---------------------------------------------------------------- the loss
+
+
+def pack(prompts, ids: Tensor, mask: Tensor) -> dict:
+    """One sequence for each prompt with all G of its answers behind it, for one forward pass over both.
+
+    Every answer is a segment of its own (dataset.attention_mask): it sees the prompt and itself, and its positions
+    start where the prompt ends, so its log-probabilities are those of the prompt and the answer alone.
+    prompts: B of encode_prompt(..., ask=True). ids, mask [B, G, C]. Returns the model's inputs [B, T] and
+    `predictor` [B, G, C]: where in the sequence stands the token from which each answer's token is predicted.
+    """
+    (B, G, C), lengths = ids.shape, [len(prompt["input_ids"]) for prompt in prompts]
+    T = max(lengths) + G * C
+    batch = {
+        "input_ids": torch.zeros(B, T, dtype=torch.long),
+        "segments": torch.full((B, T), -1),
+        "position_ids": torch.zeros(3, B, T, dtype=torch.long),
+        "predictor": torch.empty(B, G, C, dtype=torch.long),
+    }
+    own = torch.arange(G * C).view(G, C)
+    for b, (prompt, n) in enumerate(zip(prompts, lengths)):
+        answers = slice(n, n + G * C)
+        batch["input_ids"][b, :n] = torch.as_tensor(prompt["input_ids"])
+        batch["input_ids"][b, answers] = ids[b].flatten().cpu()
+        batch["segments"][b, :n] = 0
+        batch["segments"][b, answers] = torch.where(mask[b].cpu(), torch.arange(1, G + 1)[:, None], -1).flatten()
+        batch["position_ids"][:, b, :n] = prompt["position_ids"]
+        batch["position_ids"][:, b, answers] = prompt["next_position"] + own.flatten() % C
+        batch["predictor"][b] = n + own - 1
+        batch["predictor"][b, :, 0] = n - 1  # an answer's first token is predicted by the prompt's last
+    batch["pixel_values"] = torch.cat([prompt["pixel_values"] for prompt in prompts])
+    batch["grid_thw"] = [grid for prompt in prompts for grid in prompt["grid_thw"]]
+    return batch
+
+
+def answer_logprobs(s, model, batch, ids, mask, banned_ids):
+    """Log-probability of every answer token, [B, G, C] (0 off the mask), and the mean entropy of what was sampled from.
+
+    Logits exist for answer tokens alone.
+    """
+    image_embeds = model.visual(batch["pixel_values"], batch["grid_thw"])
+    seen = attention_mask(batch["segments"])
+    hidden = model(batch["input_ids"], batch["position_ids"], image_embeds, seen)  # [B, T, D]
+    rows = torch.arange(len(ids), device=ids.device).view(-1, 1, 1).expand_as(ids)
+    hidden = hidden[rows[mask], batch["predictor"][mask]]  # [answer tokens, D]
+    logprobs = policy_logprobs(model.lm_head(hidden), s.temperature, banned_ids)  # [answer tokens, V]
+    chosen = logprobs.gather(1, ids[mask][:, None])[:, 0]
+    with torch.no_grad():
+        entropy = torch.special.entr(logprobs.exp()).sum(-1).mean()
+    return torch.zeros(ids.shape, device=ids.device).masked_scatter(mask, chosen), entropy
+
+
+class GRPOLoss(nn.Module):
+    """The objective of this file's docstring over a pack of groups, and what to watch about it."""
+
+    def __init__(self, s, model, banned_ids):
+        super().__init__()
+        self.s, self.model, self.banned_ids = s, model, banned_ids
+
+    def forward(self, batch, ids, mask, advantage, old, ref):
+        """ids, mask, old, ref [B, G, C]; advantage [B, G]; ref None where there is no KL. -> loss, {name: number}"""
+        new, entropy = answer_logprobs(self.s, self.model, batch, ids, mask, self.banned_ids)
+        ratio = (new - old).exp()
+        clipped = ratio.clamp(1 - self.s.clip_eps, 1 + self.s.clip_eps)
+        advantage = advantage[..., None]
+        token_loss = -torch.minimum(ratio * advantage, clipped * advantage)
+        kl = torch.zeros_like(new)
+        if ref is not None:
+            kl = (ref - new).exp() - (ref - new) - 1
+        lengths = mask.sum(-1)
+        loss = (((token_loss + self.s.kl_coef * kl) * mask).sum(-1) / lengths).mean()
+        stats = {
+            "kl": (kl * mask).sum() / lengths.sum(),
+            "clipped": ((ratio != clipped) & mask).sum() / lengths.sum(),
+            "off_policy": ((ratio - 1).abs() * mask).max(),  # 0 but for rounding: sampler and trainer must agree
+            "entropy": entropy,
+        }
+        return loss, {k: float(v.detach()) for k, v in stats.items()}
+
+
+# ---------------------------------------------------------------- the loop
+
+
+def to_device(batch, device):
+    return {k: v.to(device) if torch.is_tensor(v) else v for k, v in batch.items()}
+
+
+def train(s, runtime, run, loss_module, ref_model, tokenizer, image_config, rows, score):
+    """The loop; returns the seconds of training, all sittings together."""
+    model, device = loss_module.model, runtime.device
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizers = [torch.optim.AdamW(trained, lr=s.lr, betas=(0.9, 0.95), weight_decay=0.0, fused=True)]
+    step, seconds = 0, 0.0
+    if s.resume:
+        state = checkpoint.load_state(run.state)
+        step, seconds = state["step"], state["seconds"]
+        parallel.scatter_state(state["trained"], model, optimizers)
+        runtime.say(f"resumed at step {step} of {s.steps}")
+    compute, clock = parallel.replicate(loss_module, runtime.world), Timer(seconds)
+    if runtime.main:
+        metrics, kept = run.open_log("metrics.jsonl", step), run.open_log("completions.jsonl", step)
+    order = plan_order([row.level for row in rows], s.steps * s.prompts, 0.0, s.seed)
+    share = s.prompts // runtime.world  # prompts a rank rolls out
+    bar = progress(total=s.steps, initial=step, desc=f"GRPO, {s.task}", unit="step", leave=True,
+                   disable=not runtime.main)  # fmt: skip
+    while step < s.steps:
+        first, started = step * s.prompts + runtime.rank * share, clock()
+        asked = [rows[i] for _, i in order[first : first + share]]
+        prompts = [encode_prompt(row, tokenizer, image_config, model.config, ask=True) for row in asked]
+        # Its own seed for every step and rank: nothing random has to be saved for a resumed run to be the same.
+        sampling_seed = (s.seed * s.steps + step) * runtime.world + runtime.rank
+        completions, texts = rollout(s, model, tokenizer, prompts, sampling_seed)
+        ids, mask, old = (t.view(share, s.group_size, -1) for t in completions)
+        rolled = clock()
+
+        truths = [boxes_in_input(row, image_config) if row.is_localization else None for row in asked]
+        parts = [reward(text, asked[k // s.group_size], truths[k // s.group_size]) for k, text in enumerate(texts)]
+        formats, accuracies = (torch.tensor([part[k] for part in parts]) for k in ("format", "accuracy"))
+        rewards = (formats + accuracies).view(share, s.group_size)
+        if s.shuffle_rewards:
+            mixed = torch.randperm(rewards.numel(), generator=torch.Generator().manual_seed(sampling_seed))
+            rewards = rewards.flatten()[mixed].view_as(rewards)
+        advantage = advantages(rewards).to(device)
+
+        model.train()
+        totals = {}
+        for at in range(0, share, s.micro_prompts):
+            part = slice(at, at + s.micro_prompts)
+            weight = len(prompts[part]) / share
+            batch = to_device(pack(prompts[part], ids[part], mask[part]), device)
+            parallel.sync_gradients(compute, on=at + s.micro_prompts >= share)
+            with autocast(device, s.amp):
+                ref = None
+                if s.kl_coef:
+                    with torch.no_grad(), lora_off(model) if s.lora_rank else nullcontext():
+                        ref, _ = answer_logprobs(s, ref_model, batch, ids[part], mask[part], tokenizer.vision_ids)
+                loss, stats = compute(batch, ids[part], mask[part], advantage[part], old[part], ref)
+            (loss * weight).backward()
+            totals = {k: totals.get(k, 0.0) + weight * v for k, v in stats.items()}
+        norm = torch.nn.utils.clip_grad_norm_(trained, s.clip)
+        factor = cosine_schedule(step, s.steps, s.warmup)
+        for group in optimizers[0].param_groups:
+            group["lr"] = s.lr * factor
+        optimizers[0].step()
+        optimizers[0].zero_grad(set_to_none=True)
+        step += 1
+        bar.update()
+
+        record = totals | {
+            "reward": float(rewards.mean()),
+            "format": float(formats.mean()),
+            "accuracy": float(accuracies.mean()),
+            "idle": float((rewards.std(dim=1) < 1e-6).float().mean()),
+            "length": float(mask.sum(-1).float().mean()),
+            "grad_norm": float(norm),
+            "rollout_seconds": rolled - started,
+            "update_seconds": clock() - rolled,
+        }
+        record = {k: runtime.sum(v) / runtime.world for k, v in record.items()}
+        record = {"step": step, "lr": factor, "seconds": round(clock(), 2)} | record
+        bar.set_postfix({k: f"{record[k]:.3f}" for k in ("reward", "format", "accuracy", "kl")})
+        if step % s.eval_every == 0:
+            record |= score(step)
+        if runtime.main:
+            metrics.write(json.dumps(record) + "\n")
+        if step % s.save_every == 0 and step < s.steps:
+            gathered = parallel.gather_state(model, optimizers)
+            if runtime.main:
+                for k, text in enumerate(texts[: 2 * s.group_size]):  # of two prompts
+                    row = asked[k // s.group_size]
+                    shown = {"step": step, "question_id": row.question_id, "images": [str(p) for p in row.images],
+                             "prompt": row.question, "answer": text} | parts[k]  # fmt: skip
+                    kept.write(json.dumps(shown) + "\n")
+                checkpoint.save_state(run.state, {"step": step, "seconds": clock(), "trained": gathered})
+            runtime.wait()
+    bar.close()
+    return clock()
+
+
+def main(argv):
+    s = parse(Settings, argv, presets, __doc__)
+    runtime, clock = start_runtime(), Timer()
+    if s.prompts % runtime.world:
+        raise UserError(f"--prompts {s.prompts} is no multiple of {runtime.world} ranks")
+    if s.group_size < 2:
+        raise UserError(f"--group-size {s.group_size}: a group of one has no better and no worse answers")
+    run = RunFolder(s.out)
+    run.refuse_if_used(s.resume)
+    runtime.say(f"GRPO on {runtime.device}, {runtime.world} rank(s), seed {s.seed}")
+    runtime.say(show(s))
+    seed_everything(s.seed)
+
+    kinds = DATA_TYPES if s.task == "spatial" else ("localization",)
+    limits = {"train": None, "val": VAL_ROWS // len(kinds), "test": s.eval_rows, "ood": s.eval_rows}
+    splits = {split: read_kinds(Path(s.data) / split, kinds, limit) for split, limit in limits.items()}
+    folder = checkpoint.find(s.init)
+    dtype = torch.bfloat16 if s.lora_rank and s.amp else torch.float32
+    model, _ = checkpoint.load(folder, dtype, runtime.device)
+    tokenizer, image_config = Tokenizer.load(folder), checkpoint.load_image_config(folder)
+    ref_model = model
+    if s.lora_rank:
+        add_lora(model, s.lora_rank, s.lora_alpha)
+    elif s.kl_coef:
+        ref_model, _ = checkpoint.load(folder, dtype, runtime.device)
+    loss_module = GRPOLoss(s, model, tokenizer.vision_ids)
+    summarize = Summary(splits["train"], image_config)
+
+    def score(step):
+        """Greedy scores on a few validation rows, a line for each kind, kept in metrics.jsonl."""
+        scores = {}
+        for kind in kinds if runtime.main else ():
+            found = predict(model, tokenizer, image_config, rows_of(splits["val"], kind), title="validate")
+            scores[kind] = summarize(kind, found)
+            tqdm.write(f"step {step}: validation, {kind}: {line(scores[kind])}")
+        return {"val": scores}
+
+    run.path.mkdir(parents=True, exist_ok=True)
+    about = {"settings": dataclasses.asdict(s), "environment": environment(runtime.device), "ranks": runtime.world,
+             "parameters": model.num_parameters(), "rows": len(splits["train"])}  # fmt: skip
+    if runtime.main:
+        write_json(run.path / "run.json", about)
+    seconds = train(s, runtime, run, loss_module, ref_model, tokenizer, image_config, splits["train"], score)
+    if s.lora_rank:
+        merge_lora(model)
+    if runtime.main:
+        checkpoint.save(run.checkpoint, model, tokenizer, image_config)
+        held_out = {split: splits[split] for split in ("test", "ood")}
+        write_scores(run.path, *score_splits(model, tokenizer, image_config, held_out, summarize, runtime.say))
+        write_json(run.path / "run.json", about | {"minutes": {"train": round(seconds / 60, 2)}})
+        run.state.unlink(missing_ok=True)
+        runtime.say(f"done in {clock() / 60:.1f} minutes: {run.path}")
+    runtime.wait()
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,171 @@
+"""GRPO: sampler and trainer agree, the loss is its definition, resuming is exact, and rewards are what is learned."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import rl
+import train
+from nanoladder import checkpoint
+from nanoladder.common import UserError
+from nanoladder.dataset import Row, encode_prompt
+from nanoladder.generate import policy_logprobs
+from nanoladder.image import ImageConfig
+from nanoladder.model import PRESETS, Qwen2_5_VL
+from nanoladder.tokenizer import Tokenizer
+
+CONFIG = ImageConfig(patch_size=8)
+QUICK = rl.Settings(group_size=4, max_new_tokens=7, micro_prompts=2)
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory):
+    """A small model with opinions, its tokenizer, and prompts of one image, three views and a video."""
+    folder, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
+    paths = []
+    for k in range(5):
+        paths.append(folder / f"{k}.png")
+        Image.fromarray(rng.integers(0, 255, (96, 96, 3), dtype=np.uint8)).save(paths[-1])
+    tok = Tokenizer.train(["How far is the bed from the chair? 1 2 3 4 m"], 320)
+    config = dataclasses.replace(
+        PRESETS["nano"], vocab_size=len(tok), num_hidden_layers=2, image_token_id=tok.image_id,
+        video_token_id=tok.video_id, vision_start_token_id=tok.vision_start_id,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = Qwen2_5_VL(config)
+    torch.nn.init.normal_(model.model.embed_tokens.weight, std=0.1)
+
+    def row(data_type, frames, question):
+        return Row(1, question, "3", tuple(paths[:frames]), "absolute distance", data_type, 1, "rows:1", ((96, 96),))
+
+    rows = [row("single_image", 1, "How far?"), row("multi_view", 3, "How far is the bed from the chair?"),
+            row("video", 5, "1 2 3")]  # fmt: skip
+    prompts = [encode_prompt(row, tok, CONFIG, config, ask=True) for row in rows]
+    return model, tok, prompts
+
+
+def sampled(asked):
+    model, tok, prompts = asked
+    completions, texts = rl.rollout(QUICK, model, tok, prompts, seed=3)
+    ids, mask, old = (t.view(len(prompts), QUICK.group_size, -1) for t in completions)
+    assert len(texts) == ids.shape[0] * ids.shape[1] and len(set(texts)) > 4
+    return ids, mask, old
+
+
+def test_trainer_and_sampler_agree(asked):
+    """Ratio 1 on the first update, for images, views and videos of different lengths in one pack."""
+    model, tok, prompts = asked
+    ids, mask, old = sampled(asked)
+    new, entropy = rl.answer_logprobs(QUICK, model, rl.pack(prompts, ids, mask), ids, mask, tok.vision_ids)
+    assert mask.sum() > 60 and ((new - old).exp() - 1).abs().max().item() < 1e-4
+    assert 0 < entropy < np.log(len(tok))
+
+
+def test_the_loss_is_its_definition(asked):
+    """Against every answer run alone, with an old policy and a reference that differ, values and gradients."""
+    model, tok, prompts = asked
+    ids, mask, old = sampled(asked)
+    torch.manual_seed(1)
+    old, ref = old + 0.3 * torch.randn_like(old), old + 0.3 * torch.randn_like(old)
+    advantage = torch.randn(ids.shape[:2])
+    compute = rl.GRPOLoss(QUICK, model, tok.vision_ids)
+    loss, stats = compute(rl.pack(prompts, ids, mask), ids, mask, advantage, old, ref)
+
+    answers, kls = [], []
+    for b, prompt in enumerate(prompts):
+        for g in range(QUICK.group_size):
+            own = ids[b, g][mask[b, g]]
+            whole = torch.cat((torch.tensor(prompt["input_ids"]), own))[None]
+            after = prompt["next_position"] + torch.arange(len(own))
+            positions = torch.cat((prompt["position_ids"], after.expand(3, -1)), dim=1)[:, None]
+            hidden = model(whole, positions, model.visual(prompt["pixel_values"], prompt["grid_thw"]))
+            logits = model.lm_head(hidden)[0, -len(own) - 1 : -1]
+            total = 0.0
+            for t, token in enumerate(own):
+                new = policy_logprobs(logits[t], 1.0, tok.vision_ids)[token]
+                ratio, a = (new - old[b, g, t]).exp(), advantage[b, g]
+                kl = (ref[b, g, t] - new).exp() - (ref[b, g, t] - new) - 1
+                kls.append(float(kl))
+                total = total - min(ratio * a, ratio.clamp(0.8, 1.2) * a) + 0.01 * kl
+            answers.append(total / len(own))
+    expected = sum(answers) / len(answers)
+    assert loss.item() == pytest.approx(expected.item(), abs=1e-5) and stats["kl"] == pytest.approx(np.mean(kls), 1e-3)
+    assert 0 < stats["clipped"] < 1
+    gradients = [torch.autograd.grad(x, list(model.model.parameters())) for x in (loss, expected)]
+    assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(*gradients))
+
+
+def test_advantages_and_idle_groups():
+    rewards = torch.tensor([[0.0, 1.0, 1.0, 2.0], [1.0, 1.0, 1.0, 1.0]])
+    expected = (rewards[0] - 1) / (np.std([0, 1, 1, 2], ddof=1) + 1e-4)
+    assert torch.allclose(rl.advantages(rewards)[0], expected) and rl.advantages(rewards)[1].abs().max() == 0
+
+
+# ---------------------------------------------------------------- whole runs
+
+TINY = ["--task", "localization", "--steps", "4", "--prompts", "4", "--micro-prompts", "2", "--group-size", "3",
+        "--max-new-tokens", "8", "--save-every", "2", "--eval-every", "4", "--eval-rows", "8", "--no-amp"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def start(rooms, tmp_path_factory):
+    """A barely trained stage 1."""
+    out = tmp_path_factory.mktemp("start") / "stage1"
+    train.main(["--stage", "1", "--data", str(rooms), "--out", str(out), "--init", "scratch", "--steps", "2",
+                "--batch-size", "2", "--eval-rows", "2", "--no-compile", "--no-amp", "--preset", "nano",
+                "--workers", "0"])  # fmt: skip
+    return out
+
+
+def run(rooms, start, out, *flags):
+    rl.main(["--data", str(rooms), "--init", str(start), "--out", str(out), *TINY, *flags])
+
+
+def weights(folder):
+    return checkpoint.load(folder / "checkpoint")[0].state_dict()
+
+
+def test_a_killed_run_resumes_bit_for_bit(rooms, start, tmp_path, monkeypatch):
+    class Killed(Exception):
+        pass
+
+    def save_and_die(folder, state, save=checkpoint.save_state):
+        save(folder, state)
+        raise Killed
+
+    # A barely trained model earns no real reward; this one differs from answer to answer.
+    monkeypatch.setattr(rl, "reward", lambda text, row, truth: {"format": 0.0, "accuracy": len(set(text)) / 20})
+    run(rooms, start, tmp_path / "whole")
+    names = {"checkpoint", "run.json", "metrics.jsonl", "completions.jsonl", "scores.json", "predictions.jsonl"}
+    assert {path.name for path in (tmp_path / "whole").iterdir()} == names | {"samples.png"}
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(checkpoint, "save_state", save_and_die)
+        run(rooms, start, tmp_path / "cut")
+    run(rooms, start, tmp_path / "cut", "--resume")
+    whole, resumed, before = weights(tmp_path / "whole"), weights(tmp_path / "cut"), weights(start)
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert any(not torch.equal(whole[name], before[name]) for name in whole)
+    logs = [(tmp_path / name / "metrics.jsonl").read_text().splitlines() for name in ("whole", "cut")]
+    first = json.loads(logs[0][0])
+    assert len(logs[0]) == len(logs[1]) == 4 and first["off_policy"] < 1e-4
+    assert {"reward", "format", "accuracy", "kl", "entropy", "clipped", "idle", "length"} <= set(first)
+    assert "val" in json.loads(logs[0][-1])
+
+
+def test_lora_without_a_second_model(rooms, start, tmp_path):
+    run(rooms, start, tmp_path / "lora", "--lora-rank", "2", "--steps", "2")
+    metrics = [json.loads(text) for text in (tmp_path / "lora" / "metrics.jsonl").read_text().splitlines()]
+    assert abs(metrics[0]["kl"]) < 1e-6 and weights(tmp_path / "lora").keys() == weights(start).keys()
+
+
+@pytest.mark.parametrize("flags, complaint", [
+    (["--group-size", "1"], "a group of one"),
+    (["--resume"], "nothing to resume"),
+])  # fmt: skip
+def test_refusals(rooms, start, tmp_path, flags, complaint):
+    with pytest.raises(UserError, match=complaint):
+        run(rooms, start, tmp_path / "out", *flags)
