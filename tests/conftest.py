@@ -1,7 +1,10 @@
-"""A tiny data folder that the tests share: 24 rooms a split, made by the real prepare script."""
+"""What tests share: a tiny data folder made by the real prepare script, and Qwen's own tokenizer."""
 
+import base64
+import importlib
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -24,3 +27,61 @@ def prepare(folder, *flags):
     command = [sys.executable, "-m", "data.rooms.prepare", "--out", str(folder), "--pictures", "24", "--held-out", "8",
                "--view-sets", "0", "--videos", "0", *flags]  # fmt: skip
     return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+
+
+# ---------------------------------------------------------------- Qwen's own vocabulary
+
+TEMPLATE = (
+    "{% for message in messages %}{% if loop.first and message['role'] != 'system' %}<|im_start|>system\n"
+    "You are a helpful assistant.<|im_end|>\n{% endif %}<|im_start|>{{ message['role'] }}\n"
+    "{{ message['content'] }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+ADDED = [
+    "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>",
+    "<|box_end|>", "<|quad_start|>", "<|quad_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>",
+    "<|image_pad|>", "<|video_pad|>",
+]  # fmt: skip
+
+
+def ranks_of_qwen(folder):
+    """{bytes: id} of the Qwen vocabulary, from the BPE rank file inside a wheel of PyPI; skips where there is none."""
+    command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "dashscope==1.24.6", "-d", str(folder)]
+    if not list(folder.glob("*.whl")) and subprocess.run(command, capture_output=True, timeout=60).returncode:
+        pytest.skip("the wheel that holds Qwen's BPE ranks can't be downloaded")
+    with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
+        lines = wheel.read("dashscope/resources/qwen.tiktoken").split(b"\n")
+    return {base64.b64decode(word): int(rank) for word, rank in (line.split() for line in lines if line)}
+
+
+def merges_of(ranks):
+    """The pair that each token is merged from: what is left of its bytes by merging with earlier tokens only."""
+    for word, rank in ranks.items():
+        parts = [word[i : i + 1] for i in range(len(word))]
+        while len(parts) > 2:
+            joined = [ranks.get(a + b, rank) for a, b in zip(parts, parts[1:])]
+            at = joined.index(min(joined))
+            parts[at : at + 2] = [parts[at] + parts[at + 1]]
+        if len(parts) == 2:
+            yield tuple(parts)
+
+
+@pytest.fixture(scope="session")
+def qwen(request, tmp_path_factory):
+    """Folder with the tokenizer as transformers writes it, and that tokenizer."""
+    transformers = pytest.importorskip("transformers")
+    ranks = ranks_of_qwen(request.config.cache.mkdir("qwen-bpe"))
+    printable = importlib.import_module("transformers.convert_slow_tokenizer").bytes_to_unicode()
+
+    def spell(word):
+        return "".join(printable[b] for b in word)
+
+    theirs = transformers.Qwen2Tokenizer(
+        vocab={spell(word): rank for word, rank in ranks.items()} | {n: len(ranks) + i for i, n in enumerate(ADDED)},
+        merges=[tuple(map(spell, pair)) for pair in merges_of(ranks)],
+        eos_token="<|im_end|>",
+        extra_special_tokens=ADDED,
+        chat_template=TEMPLATE,
+    )
+    folder = tmp_path_factory.mktemp("qwen")
+    theirs.save_pretrained(folder)
+    return folder, theirs

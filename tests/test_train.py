@@ -1,5 +1,6 @@
 """train.py end to end at a tiny size: what a run leaves behind, resuming, ranks, and refusals before any training."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -14,6 +15,9 @@ import train
 from nanoladder import checkpoint
 from nanoladder.common import UserError
 from nanoladder.dataset import read_rows
+from nanoladder.image import ImageConfig
+from nanoladder.model import PRESETS, Qwen2_5_VL
+from nanoladder.tokenizer import Tokenizer
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", "train.py"]
 TINY = ["--steps", "6", "--batch-size", "4", "--micro-batch-size", "2", "--eval-rows", "12", "--eval-every", "1000",
@@ -26,7 +30,11 @@ def run(rooms, out, *flags, stage="1"):
 
 
 def weights(folder):
-    return checkpoint.load(folder / "checkpoint")[0].state_dict()
+    return weights_of(folder / "checkpoint")
+
+
+def weights_of(folder):
+    return checkpoint.load(folder)[0].state_dict()
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +101,26 @@ def test_stage_0_trains_and_its_checkpoint_feeds_stage_1(rooms, tmp_path):
     scores = json.loads((tmp_path / "base" / "scores.json").read_text())["seeing"]["test"]
     assert 0 <= scores["accuracy"] <= 1 and "point" in scores["types"]
     run(rooms, tmp_path / "next", "--steps", "1", "--init", str(tmp_path / "base"))
+
+
+def test_a_qwen_folder_trains_with_lora_and_is_a_plain_one_after(rooms, qwen, tmp_path):
+    """Qwen's own vocabulary and patches, a thousandth of its width."""
+    tok = Tokenizer.load(qwen[0])
+    config = dataclasses.replace(
+        PRESETS["nano"], vision=dataclasses.replace(PRESETS["nano"].vision, patch_size=14, window_size=112),
+        vocab_size=len(tok), image_token_id=tok.image_id, video_token_id=tok.video_id,
+        vision_start_token_id=tok.vision_start_id, vision_end_token_id=tok.vision_end_id,
+    )  # fmt: skip
+    checkpoint.save(tmp_path / "qwen", Qwen2_5_VL(config), tok, ImageConfig())
+    flags = ["--model", str(tmp_path / "qwen"), "--lora-rank", "2", "--steps", "2", "--eval-rows", "1"]
+    run(rooms, tmp_path / "out", *flags)
+    settings = json.loads((tmp_path / "out" / "run.json").read_text())["settings"]
+    assert (settings["lr"], settings["muon_lr"], settings["recompute"]) == (1e-4, 0.0, True)
+    before, after = weights_of(tmp_path / "qwen"), weights(tmp_path / "out")
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert before.keys() == after.keys() and changed
+    assert all(name.split(".")[-2] in train.LINEARS and name.endswith("weight") for name in changed)
+    assert Tokenizer.load(tmp_path / "out" / "checkpoint").has_system
 
 
 def test_stage_2_mixes_kinds_and_scores_each_benchmark(tmp_path, capsys):
