@@ -31,7 +31,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from nanoladder import checkpoint, parallel
 from nanoladder.common import (
@@ -49,6 +48,7 @@ from nanoladder.common import (
     setting,
     show,
     start_runtime,
+    to_device,
     write_json,
 )
 from nanoladder.dataset import (
@@ -58,9 +58,8 @@ from nanoladder.dataset import (
     encode_prompt,
     plan_order,
     read_kinds,
-    rows_of,
 )
-from nanoladder.evaluate import Summary, line, predict, score_splits, write_scores
+from nanoladder.evaluate import Summary, score_splits, validate, write_scores
 from nanoladder.generate import generate, policy_logprobs
 from nanoladder.lora import add_lora, lora_off, merge_lora
 from nanoladder.rewards import reward
@@ -222,10 +221,6 @@ class GRPOLoss(nn.Module):
 # ---------------------------------------------------------------- the loop
 
 
-def to_device(batch, device):
-    return {k: v.to(device) if torch.is_tensor(v) else v for k, v in batch.items()}
-
-
 def train(s, runtime, run, loss_module, ref_model, tokenizer, image_config, rows, score):
     """The loop; returns the seconds of training, all sittings together."""
     model, device = loss_module.model, runtime.device
@@ -301,7 +296,7 @@ def train(s, runtime, run, loss_module, ref_model, tokenizer, image_config, rows
         record = {"step": step, "lr": factor, "seconds": round(clock(), 2)} | record
         bar.set_postfix({k: f"{record[k]:.3f}" for k in ("reward", "format", "accuracy", "kl")})
         if step % s.eval_every == 0:
-            record |= score(step)
+            record["val"] = score(step)
         if runtime.main:
             metrics.write(json.dumps(record) + "\n")
         if step % s.save_every == 0 and step < s.steps:
@@ -347,13 +342,7 @@ def main(argv):
     summarize = Summary(splits["train"], image_config)
 
     def score(step):
-        """Greedy scores on a few validation rows, a line for each kind, kept in metrics.jsonl."""
-        scores = {}
-        for kind in kinds if runtime.main else ():
-            found = predict(model, tokenizer, image_config, rows_of(splits["val"], kind), title="validate")
-            scores[kind] = summarize(kind, found)
-            tqdm.write(f"step {step}: validation, {kind}: {line(scores[kind])}")
-        return {"val": scores}
+        return validate(model, tokenizer, image_config, splits["val"], summarize, step) if runtime.main else {}
 
     run.path.mkdir(parents=True, exist_ok=True)
     about = {"settings": dataclasses.asdict(s), "environment": environment(runtime.device), "ranks": runtime.world,

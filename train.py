@@ -21,7 +21,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from data.rooms.questions import NAMES, VOCABULARY
 from nanoladder import checkpoint, parallel
@@ -40,6 +39,7 @@ from nanoladder.common import (
     setting,
     show,
     start_runtime,
+    to_device,
     write_json,
 )
 from nanoladder.dataset import (
@@ -52,7 +52,7 @@ from nanoladder.dataset import (
     read_kinds,
     rows_of,
 )
-from nanoladder.evaluate import Summary, line, predict, score_splits, write_scores
+from nanoladder.evaluate import Summary, score_splits, validate, write_scores
 from nanoladder.image import ImageConfig
 from nanoladder.lora import LINEARS, add_lora, merge_lora
 from nanoladder.model import PRESETS, Qwen2_5_VL
@@ -75,10 +75,10 @@ class Settings:
     lora_targets: str = setting(",".join(LINEARS), "linear layers that get LoRA")
     data: str = setting("datasets/rooms", "data folder; rooms are made there where it is missing")
     mix: str = setting("localization=1", "kinds of sequences and their shares; kinds: " + ", ".join(FILES))
-    images: int = setting(12_000, "training rooms to make where the data is missing")
+    images: int = setting(10_000, "training rooms to make where the data is missing")
     out: str = setting("runs/stage1", "run folder")
     resume: bool = setting(False, "go on where the run in --out was killed, with that run's settings")
-    steps: int = setting(1500, "optimizer steps")
+    steps: int = setting(1350, "optimizer steps")
     batch_size: int = setting(16, "sequences (sets of images with their questions) a step, over all ranks")
     micro_batch_size: int | None = setting(None, "sequences a forward pass; default a rank's whole share of the batch")
     questions: int = setting(4, "questions a sequence, at most")
@@ -110,7 +110,7 @@ STAGES = {
               eval_every=1000, save_every=250),
     # Where one object alone is asked about, its name tells nothing, and a model that sees many such pictures learns
     # to ignore names and to box whatever stands out. Emptier rooms come first for the same reason.
-    "1": dict(min_objects=2, climb=0.6),
+    "1": dict(min_objects=2, climb=0.3),
     # The boxes of stage 1 are mixed in, or they would be forgotten.
     "2": dict(init="runs/stage1", data="datasets/rooms-spatial", images=3000, out="runs/stage2", steps=600,
               mix="localization=0.3,single_image=0.3,multi_view=0.2,video=0.2"),
@@ -121,12 +121,12 @@ PREPARE = {
     "1": ["--view-sets", "0", "--videos", "0"],
     "2": ["--questions", "4"],
 }
+CUDA = dict(preset="small", batch_size=128, amp=True, compile=True, workers=12, eval_every=1000, save_every=1000)
 GPU = {
-    "0": dict(preset="small", images=200_000, batch_size=128, steps=12_000, lr=1e-3,
-              amp=True, compile=True, workers=12, eval_every=2000, save_every=1000),
-    "1": dict(preset="small", images=60_000, batch_size=128, steps=6_000, lr=1e-3,
-              amp=True, compile=True, workers=12, eval_every=1000, save_every=1000),
-}  # fmt: skip
+    "0": CUDA | dict(images=200_000, steps=12_000, lr=1e-3),
+    "1": CUDA | dict(images=60_000, steps=6_000),
+    "2": CUDA | dict(images=12_000, steps=4_000),
+}
 # SpatialLadder's own settings (section 4 of the paper): AdamW, 16 samples a step, one at a time to save memory.
 QWEN = dict(lr=1e-5, muon_lr=0.0, batch_size=16, micro_batch_size=1, recompute=True, compile=False)
 VAL_ROWS = 200  # validation rows of a score during training, all kinds together
@@ -273,10 +273,6 @@ class Losses(nn.Module):
         return text_loss, dense_loss
 
 
-def to_device(batch, device):
-    return {k: v.to(device, non_blocking=True) if torch.is_tensor(v) else v for k, v in batch.items()}
-
-
 def train(s, runtime, run, losses, dataset, score):
     """The loop. `score(step)` measures on validation rows; returns the seconds of training, all sittings together."""
     model, optimizers = losses.model, make_optimizers(losses.model, s)
@@ -356,7 +352,7 @@ def train(s, runtime, run, losses, dataset, score):
             bar.set_postfix(loss=f"{record['loss']:.3f}", rate=f"{factor:.2f}")
             if step > looking and step % s.eval_every == 0:
                 with parallel.gathered(losses):
-                    record |= score(step)
+                    record["val"] = score(step)
             if runtime.main:
                 metrics.write(json.dumps(record) + "\n")
         if step % s.save_every == 0 and step < s.steps:
@@ -403,15 +399,10 @@ def main(argv):
     if s.shard:
         parallel.shard(losses, [*model.visual.blocks, *model.model.layers])
     summarize = Summary(splits["train"], image_config)
-    few = {kind: rows_of(splits["val"], kind)[: VAL_ROWS // len(shares)] for kind in shares}
+    few = [row for kind in shares for row in rows_of(splits["val"], kind)[: VAL_ROWS // len(shares)]]
 
     def score(step):
-        """Scores on a few validation rows, a line for each kind, kept in metrics.jsonl."""
-        scores = {}
-        for kind, rows in few.items() if runtime.main else ():
-            scores[kind] = summarize(kind, predict(model, tokenizer, image_config, rows, title="validate"))
-            tqdm.write(f"step {step}: validation, {kind}: {line(scores[kind])}")
-        return {"val": scores}
+        return validate(model, tokenizer, image_config, few, summarize, step) if runtime.main else {}
 
     run.path.mkdir(parents=True, exist_ok=True)
     about = {"settings": dataclasses.asdict(s), "environment": environment(runtime.device), "ranks": runtime.world,

@@ -138,6 +138,11 @@ def autocast(device, enabled):
     return torch.autocast(device.type, torch.bfloat16) if enabled else nullcontext()
 
 
+def to_device(batch, device):
+    """The dict with its tensors on the device."""
+    return {k: v.to(device, non_blocking=True) if torch.is_tensor(v) else v for k, v in batch.items()}
+
+
 def seed_everything(seed):
     random.seed(seed)
     np.random.seed(seed)

@@ -12,6 +12,7 @@ from functools import cached_property
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
+from tqdm import tqdm
 
 from nanoladder.common import progress, write_json, write_jsonl
 from nanoladder.dataset import CHOICES, boxes_in_input, encode_prompt, prompt_text, rows_of, target_text
@@ -218,6 +219,16 @@ def line(scores):
     """Scores as words, numbers only."""
     numbers = {k: v for k, v in scores.items() if isinstance(v, (int, float))}
     return ", ".join(f"{k} {v:.3f}" if isinstance(v, float) else f"{k} {v}" for k, v in numbers.items())
+
+
+def validate(model, tokenizer, image_config, rows, summarize, step):
+    """Greedy scores of a few rows on the way, one printed line for each of their kinds: {kind: summary}."""
+    scores = {}
+    for kind in dict.fromkeys(row.kind for row in rows):
+        asked = rows_of(rows, kind)
+        scores[kind] = summarize(kind, predict(model, tokenizer, image_config, asked, title="validate"))
+        tqdm.write(f"step {step}: validation, {kind}: {line(scores[kind])}")
+    return scores
 
 
 def score_splits(model, tokenizer, image_config, splits, summarize, say):

@@ -173,7 +173,7 @@ def test_the_loss_does_not_depend_on_how_a_batch_is_split(rooms, tmp_path):
 
 @pytest.mark.parametrize("flags, complaint", [
     (["--batch-size", "5"], "no multiple"),
-    (["--mix", "smells=1"], "must be one of seeing, localization"),
+    (["--mix", "smells=1"], "must be one of localization, seeing"),
     (["--mix", "localization"], "write kinds and their shares"),
     (["--mix", "localization=1,video=1"], "no video rows"),
     (["--shard"], "needs several ranks"),

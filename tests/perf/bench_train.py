@@ -18,10 +18,10 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from nanoladder.common import autocast
+from nanoladder.common import autocast, to_device
 from nanoladder.dataset import IGNORE_INDEX
 from nanoladder.model import PRESETS, Qwen2_5_VL
-from train import Losses, Settings, make_optimizers, to_device
+from train import Losses, Settings, make_optimizers
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 QUESTIONS, LENGTH = 4, 26  # questions a sequence, and tokens of one with its answer
