@@ -25,7 +25,7 @@ def draw(axis, run):
     scored = [row for row in rows if "val" in row]
     minutes = [row["seconds"] / 60 for row in rows]
     axis.plot(minutes, smooth([row["loss"] for row in rows]), color="#8d93a1", label="training loss")
-    axis.set(title=run.name, xlabel="minutes of training", ylabel="loss", ylim=(0, None))
+    axis.set(title=run.name, xlabel="minutes of training", ylabel="loss", ylim=(0, 2.5))
     right = axis.twinx()
     at = [row["seconds"] / 60 for row in scored]
     for kind, first in scored[0]["val"].items():
@@ -38,7 +38,7 @@ def draw(axis, run):
         scores = [row["val"][kind][key] for row in scored]
         right.plot(at, scores, linewidth=2, label=f"{kind}: {key}", **({"color": "black"} if parts else {}))
     right.set(ylabel="validation score", ylim=(0, 1))
-    right.legend(fontsize=7, loc="center right")
+    right.legend(fontsize=7, loc="upper left")
 
 
 def main(out, *runs):

@@ -89,7 +89,7 @@ def test_the_loss_is_its_definition(asked):
                 new = policy_logprobs(logits[t], 1.0, tok.vision_ids)[token]
                 ratio, a = (new - old[b, g, t]).exp(), advantage[b, g]
                 kl = (ref[b, g, t] - new).exp() - (ref[b, g, t] - new) - 1
-                kls.append(float(kl))
+                kls.append(kl.item())
                 total = total - min(ratio * a, ratio.clamp(0.8, 1.2) * a) + 0.01 * kl
             answers.append(total / len(own))
     expected = sum(answers) / len(answers)
