@@ -68,7 +68,7 @@ def compare(folders, resamples=2000, seed=0):
         raise UserError("--compare takes two folders")
     first, second = ({key(p): p for p in read_jsonl(Path(folder) / "predictions.jsonl")} for folder in folders)
     groups, rng = {}, np.random.default_rng(seed)
-    for k in first.keys() & second.keys():
+    for k in [k for k in first if k in second]:  # in the file's order, so that the seed means something
         kind = first[k]["question_type"]
         measure = SCORE.get(kind, "accuracy")
         gain = second[k]["scores"][measure] - first[k]["scores"][measure]

@@ -2,7 +2,7 @@
 
     python rl.py --task localization                 # from runs/stage1: boxes, rewarded by how well they fit
     python rl.py                                     # from runs/stage2: spatial questions, rewarded if right
-    python rl.py --init PATH --resume                # goes on exactly where a killed run was
+    python rl.py --resume                            # goes on exactly where the killed run in --out was
     torchrun --nproc_per_node 2 rl.py                # every rank rolls out its share of the prompts
 
 One step: take B prompts; let the policy answer each G times at temperature 1 (rollout); score the answers (rewards);
@@ -26,7 +26,6 @@ Exercises, one line each: divide by no std (Dr. GRPO; `advantages`), average ove
 
 import dataclasses
 import json
-from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -57,6 +56,7 @@ from nanoladder.dataset import (
     boxes_in_input,
     encode_prompt,
     plan_order,
+    prompt_text,
     read_kinds,
 )
 from nanoladder.evaluate import Summary, score_splits, validate, write_scores
@@ -268,7 +268,7 @@ def train(s, runtime, run, loss_module, ref_model, tokenizer, image_config, rows
             with autocast(device, s.amp):
                 ref = None
                 if s.kl_coef:
-                    with torch.no_grad(), lora_off(model) if s.lora_rank else nullcontext():
+                    with torch.no_grad(), lora_off(model):  # without LoRA there is nothing to turn off
                         ref, _ = answer_logprobs(s, ref_model, batch, ids[part], mask[part], tokenizer.vision_ids)
                 loss, stats = compute(batch, ids[part], mask[part], advantage[part], old[part], ref)
             (loss * weight).backward()
@@ -305,7 +305,7 @@ def train(s, runtime, run, loss_module, ref_model, tokenizer, image_config, rows
                 for k, text in enumerate(texts[: 2 * s.group_size]):  # of two prompts
                     row = asked[k // s.group_size]
                     shown = {"step": step, "question_id": row.question_id, "images": [str(p) for p in row.images],
-                             "prompt": row.question, "answer": text} | parts[k]  # fmt: skip
+                             "prompt": prompt_text(row), "answer": text} | parts[k]  # fmt: skip
                     kept.write(json.dumps(shown) + "\n")
                 checkpoint.save_state(run.state, {"step": step, "seconds": clock(), "trained": gathered})
             runtime.wait()

@@ -3,6 +3,7 @@
     python train.py --stage 0             # the base: seeing and naming, from nothing
     python train.py --stage 1             # perception: localize objects, from the base shipped in nanoladder/base
     python train.py --stage 1 --init scratch
+    python train.py --stage 2             # understanding: spatial questions, from runs/stage1
     python train.py --stage 1 --model PATH --lora-rank 16      # a Qwen2.5-VL folder, on one card
     torchrun --nproc_per_node 2 train.py --stage 1             # DDP; with --shard FSDP2, for what one card can't hold
 
@@ -70,7 +71,7 @@ class Settings:
     preset: str = setting("nano", "model size for --init scratch", choices=["nano", "small"])
     init: str = setting("base", "where weights come from: base (the shipped one), scratch, or a checkpoint folder")
     model: str | None = setting(None, "Qwen2.5-VL folder to train instead, at the paper's rates; overrides --init")
-    lora_rank: int = setting(0, "train LoRA of this rank on a frozen model in bf16, merged at the end; 0 trains all")
+    lora_rank: int = setting(0, "LoRA of this rank on a frozen model (bf16 with --amp), merged at the end; 0 is off")
     lora_alpha: float = setting(32.0, "LoRA's products are scaled by alpha / rank")
     lora_targets: str = setting(",".join(LINEARS), "linear layers that get LoRA")
     data: str = setting("datasets/rooms", "data folder; rooms are made there where it is missing")
