@@ -106,8 +106,8 @@ class Settings:
 
 # What each stage means, and what a GPU changes. Flags override both.
 STAGES = {
-    "0": dict(init="scratch", data="datasets/rooms-base", images=30_000, out="runs/stage0", mix="seeing=1",
-              steps=12_000, questions=6, climb=0.5, look=0.3, dense=3.0, lr=6e-3, muon_lr=0.02,
+    "0": dict(init="scratch", data="datasets/rooms-base", images=60_000, out="runs/stage0", mix="seeing=1",
+              steps=12_000, questions=6, climb=0.5, look=0.25, dense=3.0, lr=6e-3, muon_lr=0.02,
               eval_every=1000, save_every=250),
     # Where one object alone is asked about, its name tells nothing, and a model that sees many such pictures learns
     # to ignore names and to box whatever stands out. Emptier rooms come first for the same reason.
@@ -269,8 +269,9 @@ class Losses(nn.Module):
             logits = model.lm_head(hidden[:, :-1][supervised])  # [supervised tokens, V]: no others are ever made
             text_loss = F.cross_entropy(logits.float(), targets[supervised], reduction="sum")
         if self.dense:
-            seen = model.lm_head(model.model.norm(image_embeds)).float().log_softmax(-1)[:, self.name_ids]
-            dense_loss = -(batch["name_shares"] * seen).sum(-1).mean()  # over [image tokens, names]
+            # Among the names alone: a softmax over all words would push the others, unasked yet, into one direction.
+            seen = F.linear(model.model.norm(image_embeds), model.lm_head.weight[self.name_ids])
+            dense_loss = -(batch["name_shares"] * seen.float().log_softmax(-1)).sum(-1).mean()  # [image tokens, names]
         return text_loss, dense_loss
 
 

@@ -29,7 +29,7 @@ CONFIG = {
 
 # Words keep the space before them, digits stand alone (coordinates must be read digit by digit), and a JSON key
 # keeps its punctuation, so that BPE can learn `","bbox_2d":[` as one token: a box is then 14 tokens, not 21.
-SPLIT = r"""[\[\]{}":,]*(?:label|bbox_2d)[\[\]{}":,]*| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+"""
+SPLIT = r"""[\[\]{}":,]*(?:label|bbox_2d|point_2d|place)[\[\]{}":,]*| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+"""
 
 
 class Tokenizer:

@@ -135,8 +135,16 @@ def test_seeing_answers_are_what_the_pixels_say():
                 assert row["answer"] == ", ".join(name[frame.ids[y, x]] for x, y in points)
             elif kind == "which":
                 category = re.search(r"on the (\w+)\?", row["question"])[1]
-                on = [f"({x},{y})" for x, y in points if name[frame.ids[y, x]] == category]
-                assert set(on) == {row["answer"]}
+                on = [p for p in points if name[frame.ids[p[1], p[0]]] == category]
+                (answer,) = json.loads(row["answer"])
+                assert answer["label"] == category and set(on) == {tuple(answer["point_2d"])}
+            elif kind == "place":
+                asked = re.findall(r"the (\w+)(?=[,?]| and)", row["question"].split(" is ")[1])
+                assert [item["label"] for item in json.loads(row["answer"])] == asked
+                for item in json.loads(row["answer"]):
+                    (x1, y1, x2, y2), (word, side) = boxes[item["label"]], item["place"].split()
+                    assert word == ("upper", "middle", "lower")[int(1.5 * (y1 + y2) / frame.ids.shape[0])]
+                    assert side == ("left", "centre", "right")[int(1.5 * (x1 + x2) / frame.ids.shape[0])]
             elif kind == "side":
                 (x, y), box = points[0], boxes[re.search(r"of the (\w+) is", row["question"])[1]]
                 assert (row["answer"] == "inside") == (box[0] <= x < box[2] and box[1] <= y < box[3])
@@ -147,7 +155,7 @@ def test_seeing_answers_are_what_the_pixels_say():
             else:
                 continue
             checked[kind] += 1
-    assert set(checked) == {"point", "which", "side", "count"} and min(checked.values()) > 15
+    assert set(checked) == {"point", "which", "place", "side", "count"} and min(checked.values()) > 15
 
 
 def test_index_images_name_every_pixel(rooms):

@@ -5,6 +5,8 @@ to be seen. The thresholds are the constants below. Seeing questions teach the b
 answers holds a box, a length or a point that the question did not give.
 """
 
+import json
+
 import numpy as np
 
 from data.rooms.furniture import CATEGORIES, COLOURS
@@ -32,7 +34,7 @@ def localization_rows(scene, visible, size, rng, most=4):
         asked.append(objects[: rng.integers(2, min(4, len(objects)) + 1)])
     return [
         {
-            "question": LOCATE[rng.integers(len(LOCATE))].format(_enumerate([f"the {o.category}" for o in group])),
+            "question": LOCATE[rng.integers(len(LOCATE))].format(_the(group)),
             "answer": [{"bbox_2d": visible[o.id]["bbox"], "label": o.category} for o in group],
             "question_type": "localization",
         }
@@ -63,6 +65,10 @@ def clearly_seen(seen, size):
         and seen["visibility"] >= MIN_VISIBILITY
         and seen["truncation"] <= MAX_TRUNCATION
     )
+
+
+def _the(objects):
+    return _enumerate([f"the {o.category}" for o in objects])
 
 
 def _enumerate(words):
@@ -98,8 +104,9 @@ def seeing_rows(scene, frame, visible, rng):
         ", ".join(o.category for o in sorted(objects, key=lambda o: centre[o.id][0])))  # fmt: skip
     for o in draw(unique, 2):
         ask("colour", f"What colour is the {o.category}?", o.colour)
-    for o in draw(unique, 2):
-        ask("place", f"In which part of the picture is the {o.category}?", _ninth(centre[o.id], size))
+    for group in [draw(unique, rng.integers(1, 4)) for _ in range(2)] if unique else []:
+        ask("place", f"In which part of the picture is {_the(group)}?",
+            _as_json([{"label": o.category, "place": _ninth(centre[o.id], size)} for o in group]))  # fmt: skip
     for o in draw(unique, 3):
         point = _near(visible[o.id]["bbox"], size, rng)
         ask("side", f"On which side of the {o.category} is {_xy(point)}?", _side(point, visible[o.id]["bbox"]))
@@ -108,7 +115,8 @@ def seeing_rows(scene, frame, visible, rng):
         others += [p for p in [tuple(rng.integers(0, size, 2))] if frame.ids[p[1], p[0]] != o.id]
         right = _point_on(o.id, frame.ids, rng)
         points = draw([right, *others], 4)
-        ask("which", f"Which of {_enumerate([_xy(p) for p in points])} is on the {o.category}?", _xy(right))
+        ask("which", f"Which of {_enumerate([_xy(p) for p in points])} is on the {o.category}?",
+            _as_json([{"label": o.category, "point_2d": right}]))  # fmt: skip
     shown = [o.category for o in objects]
     asked = str(rng.choice(shown if rng.random() < 0.6 else NAMES[3:]))
     if all(o.category != asked or o in objects for o in scene.objects if o.id in visible):
@@ -131,6 +139,11 @@ def seeing_rows(scene, frame, visible, rng):
 
 def _centre(box):
     return (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+
+
+def _as_json(items):
+    """As boxes are written (dataset.target_text): what the base says about an object has the form of a stage 1 answer."""
+    return json.dumps(items, separators=(",", ":"))
 
 
 def _xy(point):
