@@ -92,6 +92,7 @@ class Settings:
     warmup: int = setting(50, "steps of linear warm-up before the cosine")
     clip: float = setting(1.0, "largest norm of the gradient")
     climb: float = setting(0.0, "share of the asking in the emptier rooms (levels 1 and 2) before all levels mix")
+    blind: bool = setting(False, "blank every picture: what is learned then can be guessed without looking")
     dense: float = setting(0.0, "weight of the dense naming loss of stage 0; 0 is off")
     amp: bool = setting(False, "bf16 automatic mixed precision")
     compile: bool = setting(False, "torch.compile the vision tower and the decoder")
@@ -174,6 +175,8 @@ def build(s, runtime, texts):
         dtype = torch.bfloat16 if s.lora_rank and s.amp and not s.shard else torch.float32  # frozen ones need no more
         model, _ = checkpoint.load(folder, dtype, runtime.device)
         tokenizer, image_config = Tokenizer.load(folder), checkpoint.load_image_config(folder)
+    if s.blind:  # no contrast: every pixel is the mean's, to one part in a billion; kept in the checkpoint
+        image_config = dataclasses.replace(image_config, std=(1e9,) * 3)
     if s.lora_rank:
         add_lora(model, s.lora_rank, s.lora_alpha, s.lora_targets.split(","))
     model.set_activation_checkpointing(s.recompute)
