@@ -195,7 +195,7 @@ def _resolve(root, name):
 def check_images(rows):
     """Open every image once, verify it, fill in `row.sizes`, and hold the rows' boxes against them.
 
-    A missing, truncated or absurdly large image, frames of more than one size, or a box outside its image, is a
+    A missing, truncated or absurdly large image, video frames of more than one size, or a box outside its image, is a
     UserError that names the row.
     """
     sizes = {}
@@ -221,10 +221,10 @@ def check_images(rows):
 
 
 def check_sizes(row):
-    """A UserError where a row's images differ in size, or a box reaches outside its image."""
-    if len(set(row.sizes)) > 1:
+    """A UserError where a video's frames differ in size, or a box reaches outside its image."""
+    if row.data_type == "video" and len(set(row.sizes)) > 1:
         found = ", ".join(f"{width}x{height}" for width, height in sorted(set(row.sizes)))
-        raise UserError(f"{row.where}: frames of mixed sizes ({found}); resize a row's images to one size")
+        raise UserError(f"{row.where}: frames of mixed sizes ({found}); resize a video's frames to one size")
     if row.is_localization:
         width, height = row.sizes[0]
         for item in row.answer:
