@@ -21,17 +21,10 @@ PARTS = {"SPBench-SI": "single_image", "SPBench-MV": "multi_view"}
 def main(argv):
     s = read_settings(argv, __doc__, "SPBench", "spbench")
     source = Path(s.source)
-    paths = [need(source / f"{part}.parquet", "fetch hongxingli/SPBench as --help says") for part in PARTS]
-    rows = Rows(paths)
+    paths = {part: need(source / f"{part}.parquet", "fetch hongxingli/SPBench as --help says") for part in PARTS}
+    # Nothing in a row says which part it is of.
+    rows = [(where, raw | {"part": part}) for part in PARTS for where, raw in ParquetRows([paths[part]])]
     convert(s, "test", {"spatial.jsonl": (rows, partial(to_row, source, Path(s.out) / "test"))}, PUBLISHED)
-
-
-class Rows(ParquetRows):
-    """Rows that also say which of the two parts they are of, which nothing in them does."""
-
-    def __iter__(self):
-        for where, raw in super().__iter__():
-            yield where, raw | {"part": Path(where.split(": row ")[0]).stem}
 
 
 def to_row(source, folder, number, raw):
