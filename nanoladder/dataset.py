@@ -6,9 +6,10 @@ Every data set is a folder with a JSONL file in SpatialLadder-26k's fields and t
      "image": ["images/000007.png"], "data_type": "single_image", "level": 2}
 
 An answer is a list of boxes in pixels of the original image, or a string: of a choice the letter of one of the row's
-options (["A. chair", "B. lamp"]), of a number its digits in the unit that the question names. A row without options
-has null there, or no such field. Rows about the same images become one
-sequence, so that the images are encoded once and only the questions tell the answers apart:
+options (["A. chair", "B. lamp"]), of a number its digits in the unit that the question names, of a change of view its
+motions ("move_right:0.4,rotate_up:5"). A row without options has null there, or no such field. A benchmark's row may
+also say its `task` and `source` in the benchmark's own words, by which nanoladder/benchmarks.py averages. Rows about
+the same images become one sequence, so that the images are encoded once and only the questions tell the answers apart:
 
     prefix    <|im_start|>user <image>          segment 0, seen by everything after it
     question  Locate the chair. ... answer      segment 1, sees the prefix and itself
@@ -31,13 +32,16 @@ from PIL import Image
 from nanoladder.common import UserError, progress
 from nanoladder.image import MAX_FILE_PIXELS, fit, load_image, preprocess, preprocess_video, rescale_box
 from nanoladder.model import mrope_position_ids
+from nanoladder.rewards import parse_motion
 
 IGNORE_INDEX = -100  # labels without a loss, as torch.nn.functional.cross_entropy has it
 DATA_TYPES = ("single_image", "multi_view", "video")
-CHOICES = ("relative distance", "relative direction", "appearance order")  # question_types answered by a letter
+# question_types answered by a letter; "choice" is any that only a benchmark asks, told apart by its task
+CHOICES = ("relative distance", "relative direction", "appearance order", "route planning", "choice")
 NUMBERS = ("object size", "room size", "object count", "absolute distance")  # in cm, m^2, pieces, m
+MOTION = "view change"  # how the camera moved between two views: metres and degrees along five axes
 SEEING = ("point", "list", "colour", "place", "side", "which", "count", "order", "next")  # stage 0's, any short text
-QUESTION_TYPES = ("localization", *CHOICES, *NUMBERS, *SEEING)
+QUESTION_TYPES = ("localization", *CHOICES, *NUMBERS, MOTION, *SEEING)
 # The file in a split's folder that holds the rows of each kind (Row.kind).
 FILES = {"localization": "localization.jsonl", "seeing": "seeing.jsonl", **dict.fromkeys(DATA_TYPES, "spatial.jsonl")}
 VIDEO_FPS = 2.0  # frames a second that a row's video frames are taken to have; the rooms' walks make 0.6 m/s of it
@@ -58,6 +62,8 @@ class Row:
     where: str
     sizes: tuple[tuple[int, int], ...] = ()
     options: tuple[str, ...] = ()  # of a choice, each with its letter: "A. chair"
+    task: str = ""
+    source: str = ""
 
     @property
     def is_localization(self):
@@ -82,7 +88,12 @@ def read_rows(path):
     rows = []
     with open(path, encoding="utf-8") as file:
         for number, line in enumerate(file, 1):
-            rows.append(_parse_row(line, path, f"{path}:{number}"))
+            where = f"{path}:{number}"
+            try:
+                raw = json.loads(line)
+            except ValueError as error:
+                raise UserError(f"{where}: not valid JSON ({error})") from None
+            rows.append(check_row(raw, path.parent, where))
     if not rows:
         raise UserError(f"{path}: no rows in it")
     return rows
@@ -100,11 +111,8 @@ def read_kinds(folder, kinds, limit=None):
     return rows
 
 
-def _parse_row(line, path, where):
-    try:
-        raw = json.loads(line)
-    except ValueError as error:
-        raise UserError(f"{where}: not valid JSON ({error})") from None
+def check_row(raw, folder, where):
+    """The Row of a JSON value whose images lie in `folder`; a UserError that starts with `where` if it is none."""
     if not isinstance(raw, dict):
         raise UserError(f"{where}: a row must be a JSON object, not {type(raw).__name__}")
     for field, kind in (("question_id", int), ("question", str), ("answer", (str, list)), ("image", list)):
@@ -114,6 +122,8 @@ def _parse_row(line, path, where):
         raise UserError(f"{where}: data_type is {raw.get('data_type')!r}, must be one of {', '.join(DATA_TYPES)}")
     if not raw["image"]:
         raise UserError(f"{where}: no images; every row asks about at least one")
+    if not all(isinstance(raw.get(field, ""), str) for field in ("task", "source")):
+        raise UserError(f"{where}: task and source must be strings, where a row has them")
     if isinstance(raw["answer"], list):
         if not raw["answer"]:
             raise UserError(f"{where}: empty answer; a localization row lists at least one box")
@@ -128,12 +138,15 @@ def _parse_row(line, path, where):
         _check_choice(options, raw["answer"], where)
     elif options is not None:
         raise UserError(f"{where}: options on a {kind!r} question, which is no choice; make them null")
-    if kind in NUMBERS and not _is_positive(raw["answer"]):
-        raise UserError(f"{where}: answer {raw['answer']!r} to {kind!r} must be a positive number without its unit")
+    if kind in NUMBERS and not _is_amount(raw["answer"]):
+        raise UserError(f"{where}: answer {raw['answer']!r} to {kind!r} must be a number, 0 or more, without its unit")
+    if kind == MOTION and parse_motion(raw["answer"]) is None:
+        raise UserError(f"{where}: answer {raw['answer']!r} to {kind!r} must be motions such as 'move_right:0.4'")
     return Row(
         raw["question_id"], raw["question"], raw["answer"],
-        tuple(_inside(path.parent, name, where) for name in raw["image"]),
+        tuple(_inside(folder, name, where) for name in raw["image"]),
         kind, raw["data_type"], raw.get("level", 0), where, options=tuple(options or ()),
+        task=raw.get("task", ""), source=raw.get("source", ""),
     )  # fmt: skip
 
 
@@ -148,9 +161,9 @@ def _check_choice(options, answer, where):
         raise UserError(f"{where}: answer {answer!r} is none of the options' letters {', '.join(letters)}")
 
 
-def _is_positive(text):
+def _is_amount(text):
     try:
-        return 0 < float(text) < math.inf
+        return 0 <= float(text) < math.inf
     except ValueError:
         return False
 
@@ -182,7 +195,7 @@ def _resolve(root, name):
 def check_images(rows):
     """Open every image once, verify it, fill in `row.sizes`, and hold the rows' boxes against them.
 
-    A missing, truncated or absurdly large image, frames of more than one size, or a box outside its image, is a
+    A missing, truncated or absurdly large image, video frames of more than one size, or a box outside its image, is a
     UserError that names the row.
     """
     sizes = {}
@@ -204,14 +217,19 @@ def check_images(rows):
             raise UserError(f"{where}: {path} is not a readable image ({error})") from None
     for row in rows:
         row.sizes = tuple(sizes[path] for path in row.images)
-        if len(set(row.sizes)) > 1:
-            found = ", ".join(f"{width}x{height}" for width, height in sorted(set(row.sizes)))
-            raise UserError(f"{row.where}: frames of mixed sizes ({found}); resize a row's images to one size")
-        if row.is_localization:
-            width, height = row.sizes[0]
-            for item in row.answer:
-                if item["bbox_2d"][2] > width or item["bbox_2d"][3] > height:
-                    raise UserError(f"{row.where}: box {item['bbox_2d']} reaches outside its {width}x{height} image")
+        check_sizes(row)
+
+
+def check_sizes(row):
+    """A UserError where a video's frames differ in size, or a box reaches outside its image."""
+    if row.data_type == "video" and len(set(row.sizes)) > 1:
+        found = ", ".join(f"{width}x{height}" for width, height in sorted(set(row.sizes)))
+        raise UserError(f"{row.where}: frames of mixed sizes ({found}); resize a video's frames to one size")
+    if row.is_localization:
+        width, height = row.sizes[0]
+        for item in row.answer:
+            if item["bbox_2d"][2] > width or item["bbox_2d"][3] > height:
+                raise UserError(f"{row.where}: box {item['bbox_2d']} reaches outside its {width}x{height} image")
 
 
 # ---------------------------------------------------------------- rows to text

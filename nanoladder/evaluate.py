@@ -150,8 +150,9 @@ def summarize_answers(predictions, train_rows):
 
 
 def best_number(answers):
-    """The constant with the highest mean MRA over positive numbers [N], and that MRA."""
-    grid = np.geomspace(min(answers) / 1.5, max(answers) * 1.5, 600)
+    """The positive constant with the highest mean MRA over numbers [N], and that MRA."""
+    low = max(min(answers), 0.01)  # an answer of 0 has no place on the grid
+    grid = np.geomspace(low / 1.5, max(*answers, low) * 1.5, 600)
     scores = relative_accuracy(grid[:, None], np.asarray(answers)[None]).mean(1)
     return float(grid[scores.argmax()]), float(scores.max())
 

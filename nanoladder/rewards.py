@@ -130,14 +130,51 @@ def parse_number(text, question_type):
     return value * sizes[name] / sizes[asked] if name in sizes else None
 
 
-def score_answer(text, row):
-    """{"accuracy"} of a short answer to a dataset row, in [0, 1]: of a choice 0 or 1, of a number its MRA."""
+# The five axes of a camera's motion, in metres and degrees; what is named first counts as positive.
+AXES = (("move_right", "move_left"), ("move_up", "move_down"), ("move_forward", "move_backward"),
+        ("rotate_right", "rotate_left"), ("rotate_up", "rotate_down"))  # fmt: skip
+
+
+def parse_motion(text):
+    """How far the camera moved along each of AXES; None where an answer names no motion, an unknown or a repeated one.
+
+    >>> parse_motion("move_left:0.4, rotate_up:5")
+    (-0.4, 0.0, 0.0, 0.0, 5.0)
+    """
+    found = re.findall(r"\b((?:move|rotate)_[a-z]+)\s*:\s*(-?\d+(?:\.\d+)?)", text.lower())
+    steps = {name: float(value) for name, value in found}
+    if not found or len(steps) < len(found) or not steps.keys() <= {name for axis in AXES for name in axis}:
+        return None
+    return tuple(steps.get(forth, 0.0) - steps.get(back, 0.0) for forth, back in AXES)
+
+
+def read_answer(text, row):
+    """What a short answer says, in the form that its row asks for; None where it cannot be read.
+
+    A letter, a number in the asked unit, or a motion. An answer of any other type is its own text.
+    """
     if row.options:
-        return {"accuracy": float(parse_choice(text, row.options) == row.answer)}
+        return parse_choice(text, row.options)
     if row.question_type in UNITS:
-        value = parse_number(text, row.question_type)
-        return {"accuracy": 0.0 if value is None else float(relative_accuracy(value, float(row.answer)))}
-    return {"accuracy": exact_match(text, row.answer)}
+        return parse_number(text, row.question_type)
+    return parse_motion(text) if row.question_type == "view change" else text
+
+
+def score_answer(text, row):
+    """{"accuracy"} of a short answer to a dataset row, in [0, 1].
+
+    Of a choice 0 or 1, of a number its MRA, of a change of view the mean MRA over its five axes (SPAR-Bench, arXiv
+    2503.22976; its published script divides by the predicted motion where it means the true one).
+    """
+    said = read_answer(text, row)
+    if said is None:
+        return {"accuracy": 0.0}
+    if row.question_type in UNITS:
+        return {"accuracy": float(relative_accuracy(said, float(row.answer)))}
+    if row.question_type == "view change":
+        scores = [relative_accuracy(value, true) for value, true in zip(said, parse_motion(row.answer))]
+        return {"accuracy": sum(scores) / len(scores)}
+    return {"accuracy": float(said == row.answer) if row.options else exact_match(text, row.answer)}
 
 
 def reward(text, row, truth=None):
@@ -149,8 +186,7 @@ def reward(text, row, truth=None):
     if row.is_localization:
         scores, said = score_boxes(text, truth), parse_boxes(text) or []
         return {"format": scores["valid_json"], "accuracy": scores["iou"] * len(truth) / max(len(truth), len(said))}
-    read = parse_choice(text, row.options) if row.options else parse_number(text, row.question_type)
-    return {"format": float(read is not None)} | score_answer(text, row)
+    return {"format": float(read_answer(text, row) is not None)} | score_answer(text, row)
 
 
 THRESHOLDS = tuple(k / 100 for k in range(50, 100, 5))
@@ -159,10 +195,11 @@ THRESHOLDS = tuple(k / 100 for k in range(50, 100, 5))
 def relative_accuracy(predicted, truth):
     """MRA, the score of a number: mean over the ten thresholds t = 0.50, 0.55 .. 0.95 of |p - g| / g <= 1 - t.
 
-    Two positive numbers, or arrays that broadcast; VSI-Bench (arXiv 2412.14171), section 3.2.
+    Two numbers, or arrays that broadcast; VSI-Bench (arXiv 2412.14171), section 3.2. Of a truth of 0, where nothing can
+    be relative, the absolute error counts, as in SPAR-Bench.
 
     >>> relative_accuracy(1.25, 1.0), relative_accuracy(3.0, 1.0)
     (0.6, 0.0)
     """
-    error = abs(predicted - truth) / truth
+    error = abs(predicted - truth) / (abs(truth) + (truth == 0))
     return sum((error <= 1 - threshold) * 1.0 for threshold in THRESHOLDS) / len(THRESHOLDS)

@@ -1,0 +1,73 @@
+"""SPAR-Bench (arXiv 2503.22976) in nanoladder's schema: 20 tasks over one to three views, from depth to imagination.
+
+    hf download jasonzhango/SPAR-Bench --repo-type dataset --local-dir downloads/SPAR-Bench
+    python -m data.sparbench.prepare              # -> datasets/sparbench/test
+
+The parquet files hold the pictures themselves. Options stand inside a question's text, from where they are taken out; a
+number is in metres; a change of view is answered by motions, "move_right:0.4,rotate_up:5". Needs
+pip install -e '.[bench]'.
+"""
+
+import re
+from functools import partial
+from pathlib import Path
+from string import ascii_uppercase
+
+from data.convert import Damaged, ParquetRows, convert, field, keep_bytes, known, need, read_settings
+from nanoladder.benchmarks import SPAR_TASKS
+from nanoladder.common import UserError, run_script
+
+PUBLISHED = 7211
+# Said by SPAR-Bench's own prompts for the tasks whose options hold coordinates.
+COORDINATES = "Coordinates are on a scale of 0 to 1000, from the top-left corner of an image."
+WITH_COORDINATES = ("position_matching", "camera_motion_infer")
+
+
+def main(argv):
+    s = read_settings(argv, __doc__, "SPAR-Bench", "sparbench")
+    remedy = "fetch jasonzhango/SPAR-Bench as --help says"
+    paths = sorted(need(Path(s.source) / "data", remedy).glob("test-*.parquet"))
+    if not paths:
+        raise UserError(f"{s.source}/data has no test-*.parquet: {remedy}")
+    convert(s, "test", {"spatial.jsonl": (ParquetRows(paths), partial(to_row, Path(s.out) / "test"))}, PUBLISHED)
+
+
+def to_row(folder, number, raw):
+    task, question, options = known(raw, "task", SPAR_TASKS), field(raw, "question", str), None
+    if SPAR_TASKS[task] == "choice":
+        question, options = split_options(question)
+    if task in WITH_COORDINATES:
+        question += "\n" + COORDINATES
+    pictures = [field(picture, "bytes", bytes) for picture in field(raw, "image", list)]
+    return {
+        "question_id": field(raw, "id", int),
+        "question": question,
+        "options": options,
+        "answer": field(raw, "answer", str).strip(),
+        "image": [keep_bytes(picture, folder, f"{number:06d}-{k}") for k, picture in enumerate(pictures)],
+        "data_type": "single_image" if len(pictures) == 1 else "multi_view",
+        "question_type": SPAR_TASKS[task],
+        "task": task,
+    }
+
+
+def split_options(text):
+    """A question without its options, and these: they run from the last "A. " to the sentence after them.
+
+    >>> split_options("Which is nearer?\\nA. lamp\\nB. bed\\nYour answer can only include one of options A or B.")
+    ('Which is nearer?', ['A. lamp', 'B. bed'])
+    """
+    text = re.sub(r"\s*Your answer can only include[^\n]*$", "", text)
+    marks = list(re.finditer(r"(?:^|(?<=\s))([A-Z])\.(?=\s|$)", text))
+    first = max((k for k, mark in enumerate(marks) if mark[1] == "A"), default=len(marks))
+    marks = marks[first:]
+    letters = "".join(mark[1] for mark in marks)
+    if len(letters) < 2 or not ascii_uppercase.startswith(letters):
+        raise Damaged("a choice without options in its text", repr(text[-80:]))
+    ends = [mark.start() for mark in marks[1:]] + [len(text)]
+    options = [f"{mark[1]}. {text[mark.end() : end].strip()}" for mark, end in zip(marks, ends)]
+    return text[: marks[0].start()].strip(), options
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,445 @@
+"""The converters of real data, each on a miniature in the layout of the real download, whole and damaged."""
+
+import importlib
+import io
+import json
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data import convert
+from nanoladder.common import UserError
+from nanoladder.dataset import check_images, read_rows
+
+
+def picture(seed, size=(64, 48)):
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8))
+
+
+def encoded(seed, kind="PNG"):
+    file = io.BytesIO()
+    picture(seed).save(file, kind)
+    return file.getvalue()
+
+
+def save(path, seed=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture(seed).save(path)
+
+
+def write_lines(path, rows):
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+
+
+def write_parquet(path, rows):
+    pyarrow = pytest.importorskip("pyarrow", reason="parquet miniatures need pip install -e '.[bench]'")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+
+
+def write_video(path, frames=40, **options):
+    """An mp4 whose k-th frame is evenly grey at 20 + 5 k."""
+    av = pytest.importorskip("av", reason="video miniatures need pip install -e '.[bench]'")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w", options=options) as video:
+        stream = video.add_stream("mpeg4", rate=10)
+        stream.bit_rate = 4_000_000
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for k in range(frames):
+            grey = np.full((48, 64, 3), 20 + 5 * (k % 40), np.uint8)
+            video.mux(stream.encode(av.VideoFrame.from_ndarray(grey, format="rgb24")))
+        video.mux(stream.encode())
+
+
+# ---------------------------------------------------------------- the miniatures: make(folder, edit)
+# edit(rows) may change the download's rows before they are written.
+
+
+def no_edit(rows):
+    pass
+
+
+def spatialladder(folder, edit=no_edit):
+    names = [f"scene0000_00/{k}.jpg" for k in range(8)]
+    for k, name in enumerate(names):
+        save(folder / "images" / name, k)
+    boxes = [{"bbox_2d": [4, 5, 30, 40], "label": "Chair "}, {"bbox_2d": [0, 0, 64, 48], "label": "desk"}]
+    seen = {"question_id": 1, "question": "Where?", "image": names[:1], "data_type": "single_image"}
+    choice = {"options": ["A. bed", "B. lamp"], "answer": "B", "question_type": "relative distance"}
+    number = {"options": None, "answer": "3.5", "question_type": "absolute distance"}
+    rows = {
+        "spld_grounding_data.jsonl": [seen | {"answer": boxes}, seen | {"question_id": 2, "answer": boxes[:1]}],
+        "spld_spatial_data.jsonl": [
+            seen | choice,
+            seen | number | {"data_type": "multi_view", "image": names},
+            seen | number | {"data_type": "video", "image": names, "question_type": "room size"},
+        ],
+    }
+    edit([row for part in rows.values() for row in part])
+    for name, part in rows.items():
+        write_lines(folder / name, part)
+
+
+def vsi_rows():
+    row = {"id": 7, "dataset": "scannet", "scene_name": "scene0011_00", "question": "How far?"}
+    options = {"options": ["A. left", "B. right"], "ground_truth": "B"}
+    return [
+        row | {"question_type": "object_abs_distance", "ground_truth": "2.5", "options": None},
+        row | {"question_type": "object_rel_direction_easy"} | options,
+        row | {"question_type": "route_planning"} | options,
+    ]
+
+
+def spbench(folder, edit=no_edit):
+    single, several = ([row | {"images": [f"{k}.jpg" for k in range(n)]} for row in vsi_rows()[:2]] for n in (1, 3))
+    single[1]["question_type"] = "object_rel_direction"
+    edit(single + several)
+    write_parquet(folder / "SPBench-SI.parquet", single)
+    write_parquet(folder / "SPBench-MV.parquet", several)
+    save(folder / "SPBench-SI-images" / "scene0011_00" / "0.jpg")
+    for k in range(3):
+        save(folder / "SPBench-MV-images" / "scene0011_00" / f"{k}.jpg", k + 1)
+
+
+def vsibench(folder, edit=no_edit):
+    rows = vsi_rows()
+    edit(rows)
+    write_parquet(folder / "test-00000-of-00001.parquet", rows)
+    write_video(folder / "scannet" / "scene0011_00.mp4")
+
+
+def cvbench(folder, edit=no_edit):
+    row = {"question": "How many?", "choices": ["2", "3", "4"], "answer": "(C)", "type": "2D", "task": "Count"}
+    rows = [
+        row | {"image": {"bytes": encoded(k), "path": None}, "source": source}
+        for k, source in enumerate(["ADE20K", "COCO"])
+    ]
+    deep = row | {
+        "image": {"bytes": encoded(9, "JPEG"), "path": None},
+        "source": "Omni3D",
+        "type": "3D",
+        "task": "Depth",
+    }
+    edit([*rows, deep])
+    write_parquet(folder / "test_2d.parquet", rows)
+    write_parquet(folder / "test_3d.parquet", [deep])
+
+
+def sparbench(folder, edit=no_edit):
+    def row(number, task, question, answer, views=1):
+        pictures = [{"bytes": encoded(k, "JPEG"), "path": None} for k in range(views)]
+        kind = "single_view" if views == 1 else "multi_view"
+        return {"id": number, "img_type": kind, "task": task, "image": pictures, "question": question, "answer": answer}
+
+    options = "\nA. left, above, \nB. , below, closer\nYour answer can only include one of options A or B."
+    rows = [
+        row(0, "depth_prediction_oc", "At what depth?", "0.0"),
+        row(1, "obj_spatial_relation_oo", f"Where is the towel? Select.{options}", "B"),
+        row(2, "position_matching", "Which box? A. (1,2) B. (3,4) C. (5,6)", "C", 2),
+        row(3, "view_change_infer", "How did the camera move?", "move_right:0.4,rotate_up:5", 2),
+    ]
+    edit(rows)
+    write_parquet(folder / "data" / "test-00000-of-00002.parquet", rows[:2])
+    write_parquet(folder / "data" / "test-00001-of-00002.parquet", rows[2:])
+
+
+def viewspatial(folder, edit=no_edit):
+    names = ["scannetv2_val/scene0011_00/original_images/0.jpg", "scannetv2_val/scene0011_00/original_images/20.jpg",
+             "val2017/000000000139.jpg"]  # fmt: skip
+    for k, name in enumerate(names):
+        save(folder / name, k)
+    paths = [f"ViewSpatial-Bench/{name}" for name in names]
+    row = {"question": "Where is the door?", "choices": "A. left\nB. front-right", "answer": "B. front-right"}
+    rows = [
+        row | {"question_type": "Camera perspective - Relative Direction", "image_path": paths[2:]},
+        row | {"question_type": "Person perspective - Scene Simulation Relative Direction", "image_path": paths[:2]},
+    ]
+    edit(rows)
+    (folder / "ViewSpatial-Bench.json").write_text(json.dumps(rows))
+
+
+MINIATURES = {make.__name__: make for make in (spatialladder, spbench, vsibench, cvbench, sparbench, viewspatial)}
+every_data_set = pytest.mark.parametrize("name", MINIATURES)
+
+
+def prepare(name, tmp_path, *flags, out="out"):
+    module = importlib.import_module(f"data.{name}.prepare")
+    module.main(["--source", str(tmp_path / "source"), "--out", str(tmp_path / out), *flags])
+    return tmp_path / out / ("train" if name == "spatialladder" else "test")
+
+
+def make(name, tmp_path, edit=no_edit):
+    (tmp_path / "source").mkdir()
+    MINIATURES[name](tmp_path / "source", edit)
+
+
+def contents(folder):
+    return {p.relative_to(folder): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+# ---------------------------------------------------------------- whole downloads
+
+
+def loaded(name, tmp_path, *flags):
+    """Rows of a converted miniature, as training and evaluation read them."""
+    make(name, tmp_path)
+    folder = prepare(name, tmp_path, *flags)
+    rows = {path.stem: read_rows(path) for path in sorted(folder.glob("*.jsonl"))}
+    for part in rows.values():
+        check_images(part)
+    assert not list(folder.rglob("*.partial"))
+    return rows
+
+
+def test_spatialladder_keeps_boxes_in_original_pixels(tmp_path):
+    rows = loaded("spatialladder", tmp_path)
+    assert rows["localization"][0].answer == [
+        {"bbox_2d": [4, 5, 30, 40], "label": "chair"},
+        {"bbox_2d": [0, 0, 64, 48], "label": "desk"},
+    ]
+    assert [(r.data_type, r.question_type, len(r.images), r.answer) for r in rows["spatial"]] == [
+        ("single_image", "relative distance", 1, "B"),
+        ("multi_view", "absolute distance", 8, "3.5"),
+        ("video", "room size", 8, "3.5"),
+    ]
+    original = tmp_path / "source" / "images" / "scene0000_00" / "0.jpg"
+    assert rows["spatial"][0].images[0].samefile(original)  # a hard link, not a second copy
+
+
+def test_spbench_tells_its_parts_by_data_type(tmp_path):
+    single, direction, several, _ = loaded("spbench", tmp_path)["spatial"]
+    assert (single.data_type, single.question_type, single.answer) == ("single_image", "absolute distance", "2.5")
+    assert (direction.task, direction.question_type) == ("object_rel_direction", "relative direction")
+    assert (several.data_type, len(several.images)) == ("multi_view", 3)
+    assert several.images[0].read_bytes() != single.images[0].read_bytes()  # the parts share names, not pictures
+
+
+def test_vsibench_takes_evenly_spaced_frames(tmp_path):
+    distance, direction, route = loaded("vsibench", tmp_path, "--frames", "5")["spatial"]
+    shades = [np.asarray(Image.open(path), float).mean() for path in distance.images]
+    assert np.allclose(shades, [20 + 5 * k for k in (0, 9, 19, 29, 39)], atol=2.5)
+    assert distance.images == route.images and distance.data_type == "video"
+    assert (direction.question_type, direction.task) == ("relative direction", "object_rel_direction_easy")
+    assert (route.question_type, route.options, route.answer) == ("route planning", ("A. left", "B. right"), "B")
+    assert (route.question_id, route.source) == (7, "scannet")
+
+
+def test_vsibench_reads_the_later_release_and_short_videos(tmp_path):
+    make("vsibench", tmp_path)
+    source = tmp_path / "source"
+    (source / "test-00000-of-00001.parquet").unlink()
+    write_lines(source / "test.jsonl", vsi_rows())
+    write_video(source / "scannet" / "scene0011_00.mp4", frames=3)
+    (row, *_) = read_rows(prepare("vsibench", tmp_path) / "spatial.jsonl")
+    assert len(row.images) == 32 and len({path.read_bytes() for path in row.images}) == 3
+
+
+def test_cvbench_answers_become_letters(tmp_path):
+    count, _, depth = loaded("cvbench", tmp_path)["spatial"]
+    assert (count.options, count.answer) == (("A. 2", "B. 3", "C. 4"), "C")
+    assert (count.question_type, count.task, count.source) == ("choice", "Count", "ADE20K")
+    assert (depth.source, depth.images[0].suffix) == ("Omni3D", ".jpg") and count.images[0].read_bytes() == encoded(0)
+
+
+def test_sparbench_takes_options_out_of_the_question(tmp_path):
+    depth, relation, matching, motion = loaded("sparbench", tmp_path)["spatial"]
+    assert (depth.question_type, depth.answer) == ("absolute distance", "0.0")
+    assert relation.question == "Where is the towel? Select."
+    assert relation.options == ("A. left, above,", "B. , below, closer") and relation.answer == "B"
+    assert matching.options == ("A. (1,2)", "B. (3,4)", "C. (5,6)") and "0 to 1000" in matching.question
+    assert (matching.data_type, len(matching.images)) == ("multi_view", 2)
+    assert (motion.question_type, motion.answer) == ("view change", "move_right:0.4,rotate_up:5")
+
+
+def test_viewspatial_splits_choices(tmp_path):
+    camera, person = loaded("viewspatial", tmp_path)["spatial"]
+    assert (camera.options, camera.answer) == (("A. left", "B. front-right"), "B")
+    assert (camera.data_type, person.data_type, len(person.images)) == ("single_image", "multi_view", 2)
+    assert person.task.startswith("Person perspective")
+
+
+@every_data_set
+def test_what_was_found_is_printed(name, tmp_path, capsys):
+    make(name, tmp_path)
+    folder = prepare(name, tmp_path)
+    first = capsys.readouterr().out
+    found = json.loads((folder / "prepare.json").read_text())["found"]
+    for file, counts in found.items():
+        assert str(folder / file) in first and sum(counts["rows"].values()) == len(read_rows(folder / file))
+        assert all(f"{count:8}  {kind}" in first for kind, count in counts["rows"].items())
+    assert "is it whole?" in first  # a miniature has fewer rows than were published
+    prepare(name, tmp_path)
+    assert capsys.readouterr().out == first
+
+
+# ---------------------------------------------------------------- starting again
+
+
+@every_data_set
+def test_a_stopped_run_goes_on_and_ends_with_the_same_bytes(name, tmp_path, monkeypatch):
+    make(name, tmp_path)
+    straight = contents(prepare(name, tmp_path, out="straight"))
+
+    def die(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(convert, "write_jsonl", die)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(name, tmp_path)
+    folder = tmp_path / "out" / ("train" if name == "spatialladder" else "test")
+    kept = {path: path.stat().st_mtime_ns for path in folder.rglob("*.*")}
+    assert kept and not (folder / "prepare.json").exists()
+    monkeypatch.undo()
+    assert contents(prepare(name, tmp_path)) == straight
+    assert all(path.stat().st_mtime_ns == time for path, time in kept.items())  # pictures are not made twice
+
+
+def test_other_settings_never_mix_with_what_is_there(tmp_path):
+    make("vsibench", tmp_path)
+    prepare("vsibench", tmp_path, "--frames", "4")
+    with pytest.raises(UserError, match="made with other settings"):
+        prepare("vsibench", tmp_path, "--frames", "5")
+    with pytest.raises(UserError, match="1 or more"):
+        prepare("vsibench", tmp_path, "--frames", "0")
+
+
+def test_where_files_cannot_be_linked_they_are_copied(tmp_path, monkeypatch):
+    def refuse(*args):
+        raise OSError("another file system")
+
+    make("spatialladder", tmp_path)
+    monkeypatch.setattr(convert.os, "link", refuse)
+    (first, *_) = read_rows(prepare("spatialladder", tmp_path) / "localization.jsonl")
+    original = tmp_path / "source" / "images" / "scene0000_00" / "0.jpg"
+    assert first.images[0].read_bytes() == original.read_bytes() and not first.images[0].samefile(original)
+
+
+# ---------------------------------------------------------------- damage
+
+
+def second(change):
+    """Edits the second row of the download."""
+    return lambda rows: rows[1].update(change)
+
+
+DAMAGE = [  # data set, edit of its rows, where, what is wrong, what it is counted under
+    ("spatialladder", second({"answer": [{"bbox_2d": [9, 2, 3, 4], "label": "bed"}]}), "grounding_data.jsonl:2",
+     "inverted", "breaks the schema"),
+    ("spatialladder", second({"answer": [{"bbox_2d": [1, 2, 65, 4], "label": "bed"}]}), "grounding_data.jsonl:2",
+     "reaches outside its 64x48 image", "breaks the schema"),
+    ("spatialladder", second({"answer": [7]}), "grounding_data.jsonl:2", "bbox_2d", "a field is missing"),
+    ("spatialladder", second({"image": ["scene0000_00/99.jpg"]}), "data.jsonl:2", "99.jpg", "no such image"),
+    ("spatialladder", second({"image": ["../secret.jpg"]}), "data.jsonl:2", "secret", "a path leads out"),
+    ("spatialladder", second({"image": ["/etc/passwd"]}), "data.jsonl:2", "passwd", "a path leads out"),
+    ("spatialladder", lambda rows: rows[2].update(answer="C"), "spatial_data.jsonl:1", "none of the options' letters",
+     "breaks the schema"),
+    ("spatialladder", lambda rows: rows[3].update(question_type="smell"), "spatial_data.jsonl:2", "'smell'",
+     "unknown question_type"),
+    ("spbench", second({"scene_name": "../scene0011_00"}), "SI.parquet: row 1", "scene0011", "a path leads out"),
+    ("spbench", second({"options": None}), "SPBench-SI.parquet: row 1", "options", "a field is missing"),
+    ("spbench", second({"images": ["9.jpg"]}), "SPBench-SI.parquet: row 1", "9.jpg", "no such image"),
+    ("vsibench", second({"scene_name": "scene0012_00"}), "parquet: row 1", "scene0012_00.mp4", "no such video"),
+    ("vsibench", second({"dataset": "../scannet"}), "parquet: row 1", "scene0011", "a path leads out"),
+    ("vsibench", second({"question_type": "object_weight"}), "parquet: row 1", "weight", "unknown question_type"),
+    ("vsibench", second({"ground_truth": "far"}), "parquet: row 1", "none of the options'", "breaks the schema"),
+    ("cvbench", second({"image": {"bytes": encoded(1)[:700], "path": None}}), "test_2d.parquet: row 1", "000001.png",
+     "an image cannot be read"),
+    ("cvbench", second({"image": {"bytes": None, "path": "a.png"}}), "test_2d.parquet: row 1", "bytes",
+     "a field is missing"),
+    ("cvbench", second({"answer": "(E)"}), "test_2d.parquet: row 1", "'E'", "breaks the schema"),
+    ("cvbench", second({"source": "LVIS"}), "test_2d.parquet: row 1", "'LVIS'", "unknown source"),
+    ("sparbench", second({"question": "Where is the towel?"}), "00002.parquet: row 1", "towel",
+     "a choice without options"),
+    ("sparbench", lambda rows: rows[3].update(answer="left"), "00001-of-00002.parquet: row 1", "must be motions",
+     "breaks the schema"),
+    ("sparbench", second({"image": []}), "00002.parquet: row 1", "no images", "breaks the schema"),
+    ("viewspatial", second({"image_path": ["ViewSpatial-Bench/../../a.jpg"]}), "json: row 1", "a.jpg",
+     "a path leads out"),
+    ("viewspatial", second({"image_path": [3]}), "json: row 1", "image_path", "a field is missing"),
+    ("viewspatial", second({"choices": None}), "json: row 1", "choices", "a field is missing"),
+    ("viewspatial", second({"answer": "left"}), "json: row 1", "'left'", "breaks the schema"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name, edit, where, words, reason", DAMAGE)
+def test_a_damaged_row_is_named_or_counted(name, edit, where, words, reason, tmp_path, capsys):
+    save(tmp_path / "secret.jpg")
+    make(name, tmp_path, edit)
+    with pytest.raises(UserError) as error:
+        prepare(name, tmp_path)
+    message = str(error.value)
+    assert where in message and words in message and "--skip-damaged" in message and "\n" not in message
+    folder = prepare(name, tmp_path, "--skip-damaged")
+    skipped = [found["skipped"] for found in json.loads((folder / "prepare.json").read_text())["found"].values()]
+    assert sum(sum(counts.values()) for counts in skipped) == 1
+    assert any(kind.startswith(reason) for counts in skipped for kind in counts)
+    assert "       1  SKIPPED: " + reason in capsys.readouterr().out
+    assert not list(tmp_path.rglob("out/**/secret.jpg")) and not list(tmp_path.rglob("*.partial"))
+
+
+@pytest.mark.parametrize("line", [b"{broken", b"[1, 2]", b'{"question": "\xff"}'])
+def test_a_broken_line_is_a_damaged_row(line, tmp_path):
+    make("spatialladder", tmp_path)
+    with open(tmp_path / "source" / "spld_spatial_data.jsonl", "ab") as file:
+        file.write(line + b"\n")
+    with pytest.raises(UserError, match=r"spld_spatial_data.jsonl:4: .*; fetch or unpack it again"):
+        prepare("spatialladder", tmp_path)
+
+
+def test_a_cut_image_file_is_found_although_its_header_is_whole(tmp_path):
+    make("viewspatial", tmp_path)
+    path = tmp_path / "source" / "val2017" / "000000000139.jpg"
+    path.write_bytes(path.read_bytes()[:-400])
+    with pytest.raises(UserError, match="json: row 0: an image cannot be read: .*000000000139.jpg"):
+        prepare("viewspatial", tmp_path)
+    save(path)  # fetched again
+    assert len(read_rows(prepare("viewspatial", tmp_path) / "spatial.jsonl")) == 2
+
+
+@pytest.mark.parametrize("options, words", [({}, "cannot be read"), ({"movflags": "faststart"}, "is cut short")])
+def test_a_cut_video_is_found(options, words, tmp_path):
+    make("vsibench", tmp_path)
+    path = tmp_path / "source" / "scannet" / "scene0011_00.mp4"
+    write_video(path, frames=200, **options)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+    with pytest.raises(UserError, match=f"row 0: a video {words}: .*scene0011_00.mp4"):
+        prepare("vsibench", tmp_path)
+
+
+@pytest.mark.parametrize("name, missing", [
+    ("spatialladder", "spld_spatial_data.jsonl"), ("spbench", "SPBench-MV.parquet"), ("cvbench", "test_3d.parquet"),
+    ("vsibench", "test-00000-of-00001.parquet"), ("viewspatial", "ViewSpatial-Bench.json"),
+])  # fmt: skip
+def test_a_missing_file_is_named_with_what_to_fetch(name, missing, tmp_path):
+    make(name, tmp_path)
+    (tmp_path / "source" / missing).unlink()
+    with pytest.raises(UserError, match=r"is not there: fetch [\w-]+/[\w-]+ as --help says"):
+        prepare(name, tmp_path)
+
+
+def test_a_missing_folder_and_an_empty_one(tmp_path):
+    with pytest.raises(UserError, match="source is not there: fetch it as --help says"):
+        prepare("sparbench", tmp_path)
+    (tmp_path / "source" / "data").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"no test-\*.parquet"):
+        prepare("sparbench", tmp_path)
+
+
+def test_a_broken_parquet_file_is_named(tmp_path):
+    make("cvbench", tmp_path)
+    path = tmp_path / "source" / "test_3d.parquet"
+    path.write_bytes(path.read_bytes()[:-50])
+    with pytest.raises(UserError, match="test_3d.parquet: not a readable parquet file"):
+        prepare("cvbench", tmp_path)
+
+
+@pytest.mark.parametrize("name, package", [("cvbench", "pyarrow.parquet"), ("vsibench", "av")])
+def test_an_absent_package_is_named_with_its_remedy(name, package, tmp_path, monkeypatch):
+    make(name, tmp_path)
+    monkeypatch.setitem(sys.modules, package, None)
+    for flags in ((), ("--skip-damaged",)):
+        with pytest.raises(UserError, match=r"needs (pyarrow|av \(PyAV\)): pip install -e '.\[bench\]'$"):
+            prepare(name, tmp_path, *flags)
