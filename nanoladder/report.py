@@ -190,8 +190,8 @@ def _gallery(folder):
     if (folder / "attention.jsonl").exists():
         looks = {_key(look): look["attention"] for look in read_jsonl(folder / "attention.jsonl")}
     rounds = -(-GALLERY // len(groups))
-    spread = [_evenly(group, rounds) for group in groups.values()]
-    chosen = [group[n] for n in range(rounds) for group in spread if n < len(group)]
+    picks = [_evenly(group, rounds) for group in groups.values()]
+    chosen = [group[n] for n in range(rounds) for group in picks if n < len(group)]
     cards, left = [], PICTURE_BYTES
     for number, p in enumerate(chosen[:GALLERY]):
         pictures = [_jpeg(path, 320 if len(p["images"]) == 1 else 160) for path in _evenly(p["images"], FRAMES)]

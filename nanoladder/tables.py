@@ -123,7 +123,7 @@ def summarize_spatial(predictions, train_rows, seed=0):
         types[kind] = {"accuracy": float(np.mean(means)), "constant": float(np.mean(constants)),
                        "interval": interval(drawn[kind]), "n": sum(map(len, forms.values()))}  # fmt: skip
 
-    def spread(kinds):
+    def interval_of(kinds):
         draws = [drawn[kind] for kind in drawn if kinds is None or kind in kinds]
         return interval(np.mean(draws, axis=0)) if draws else None
 
@@ -133,9 +133,9 @@ def summarize_spatial(predictions, train_rows, seed=0):
         "nq": macro(types, "accuracy", NUMBERS),
         "mcq": macro(types, "accuracy", CHOICES),
         "constant": macro(types, "constant"),
-        "interval": spread(None),
-        "nq_interval": spread(NUMBERS),
-        "mcq_interval": spread(CHOICES),
+        "interval": interval_of(None),
+        "nq_interval": interval_of(NUMBERS),
+        "mcq_interval": interval_of(CHOICES),
         "n": len(predictions),
         "types": types,
     }
