@@ -4,19 +4,47 @@
     python eval.py --model PATH --bench rooms-si localization-ood --rows 300         # a run folder or a Qwen2.5-VL's
     python eval.py --compare runs/stage1/eval runs/stage2/eval                       # paired, with intervals
 
---out (MODEL/eval by default) ends up with scores.json, predictions.jsonl (every prompt, picture, answer and score) and,
-where boxes were asked for, samples.png. NAME-ood is a benchmark's out-of-domain twin.
+It prints the tables of SpatialLadder's paper and leaves them in --out (MODEL/eval by default): report.html to read,
+scores.json, predictions.jsonl (every prompt, picture, answer, what the scorer read in it, and score), shuffled.jsonl
+(the same with other rows' pictures) and, where boxes were asked for, samples.png. NAME-ood is a benchmark's
+out-of-domain twin. Killed and started again with the same settings it goes on where it was, and ends with the same
+files. --rows takes a fixed subset of each benchmark in which types, forms and levels keep their shares; a smaller one
+lies inside a larger one. --rows 300 is the quick run.
+
+Also from the paper, one flag each:
+
+    --hints boxes | directions     directions in rooms-si with the asked objects' boxes in the prompt, or boxes and
+                                   directions too; compare the folders eval, eval-boxes and eval-directions
+    --samples 8                    semantic entropy of 8 answers to each row at temperature 1 (samples.jsonl)
+    --attention                    how much of a localization answer's attention on the picture lies inside the asked
+                                   objects' boxes (attention.jsonl, attention.png)
 """
 
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
 
+from data.rooms.hints import with_hints
 from nanoladder import checkpoint
-from nanoladder.common import RunFolder, UserError, autocast, parse, read_jsonl, run_script, setting, start_runtime
+from nanoladder.common import (
+    RunFolder,
+    UserError,
+    autocast,
+    environment,
+    parse,
+    read_json,
+    read_jsonl,
+    run_script,
+    setting,
+    show,
+    start_runtime,
+    write_json,
+)
 from nanoladder.dataset import read_kinds
 from nanoladder.evaluate import BENCHMARKS, Summary, score_splits, write_scores
+from nanoladder.report import write_report
 from nanoladder.tokenizer import Tokenizer
 
 KINDS = {"localization": "localization", "seeing": "seeing"} | {name: kind for kind, name in BENCHMARKS.items()}
@@ -29,8 +57,14 @@ class Settings:
     model: str | None = setting(None, "run folder or Qwen2.5-VL folder to score")
     bench: tuple = setting(tuple(n for n in NAMES if "seeing" not in n), "benchmarks", choices=NAMES)
     data: str = setting("datasets/rooms-spatial", "data folder with train, test and ood")
-    rows: int = setting(1000, "rows of each benchmark, the first ones")
-    out: str | None = setting(None, "folder for scores.json and predictions.jsonl; default MODEL/eval")
+    rows: int = setting(1000, "rows of each benchmark, a fixed subset of it")
+    out: str | None = setting(None, "folder for what is found; default MODEL/eval, with hints MODEL/eval-HINTS")
+    batch_size: int = setting(128, "answers decoded together")
+    max_new_tokens: int = setting(128, "an answer that has not ended by then is cut")
+    hints: str = setting("none", "what the prompt tells of the asked objects", choices=["none", "boxes", "directions"])
+    samples: int = setting(0, "answers to each row at temperature 1, for semantic entropy; 0 is off")
+    attention: bool = setting(False, "measure where localization answers look")
+    blind: str | None = setting(None, "scored folder of a model trained without pictures, to show beside")
     amp: bool = setting(False, "bf16 automatic mixed precision")
     compare: tuple = setting((), "two folders that were scored: the second minus the first, row by row")
 
@@ -41,9 +75,16 @@ def main(argv):
         return compare(s.compare)
     if s.model is None:
         raise UserError("name a checkpoint with --model, or two scored folders with --compare")
+    if s.hints != "none" and not set(s.bench) <= {"rooms-si", "rooms-si-ood"}:
+        raise UserError("--hints is about single pictures: add --bench rooms-si, or rooms-si-ood, or both")
+    if s.samples == 1 or s.samples < 0:
+        raise UserError(f"--samples {s.samples}: entropy needs two answers or more")
     runtime = start_runtime()
-    run = RunFolder(s.out or Path(s.model) / "eval")
+    run = RunFolder(s.out or Path(s.model) / ("eval" if s.hints == "none" else f"eval-{s.hints}"))
     run.refuse_if_used(resume=False)
+    refuse_other_settings(s, run.path)
+    blind = read_json(Path(s.blind) / "scores.json") if s.blind else None
+    runtime.say(show(s))
     asked = {
         "test": [KINDS[name] for name in s.bench if not name.endswith("-ood")],
         "ood": [KINDS[name.removesuffix("-ood")] for name in s.bench if name.endswith("-ood")],
@@ -53,12 +94,31 @@ def main(argv):
     folder = checkpoint.find(s.model)
     model, _ = checkpoint.load(folder, device=runtime.device)
     tokenizer, image_config = Tokenizer.load(folder), checkpoint.load_image_config(folder)
+    if s.hints != "none":
+        splits = {split: with_hints(rows, Path(s.data) / split, image_config, s.hints == "directions")
+                  for split, rows in splits.items()}  # fmt: skip
     summarize = Summary(read_kinds(Path(s.data) / "train", kinds), image_config)
-    with autocast(runtime.device, s.amp):
-        scores, answers = score_splits(model, tokenizer, image_config, splits, summarize, runtime.say)
     run.path.mkdir(parents=True, exist_ok=True)
+    write_json(run.path / "run.json", {"settings": dataclasses.asdict(s), "environment": environment(runtime.device),
+                                       "parameters": model.num_parameters()})  # fmt: skip
+    with autocast(runtime.device, s.amp):
+        scores, answers = score_splits(
+            model, tokenizer, image_config, splits, summarize, runtime.say, run.path, s.samples, s.attention, blind,
+            batch_size=s.batch_size, max_new_tokens=s.max_new_tokens,
+        )  # fmt: skip
     write_scores(run.path, scores, answers)
-    runtime.say(run.path)
+    runtime.say(write_report(run.path))
+
+
+def refuse_other_settings(s, folder):
+    """A UserError where a killed scoring in the folder had other settings: its answers are none of this one's."""
+    if not (folder / "run.json").exists():
+        return
+    before, now = read_json(folder / "run.json")["settings"], json.loads(json.dumps(dataclasses.asdict(s)))
+    for name in now.keys() - {"out"}:
+        if name not in before or before[name] != now[name]:
+            raise UserError(f"{folder} holds a run with --{name.replace('_', '-')} {before.get(name)}, not {now[name]}:"
+                            " go on with its settings (run.json), or name another folder with --out")  # fmt: skip
 
 
 def compare(folders, resamples=2000, seed=0):

@@ -62,6 +62,7 @@ from nanoladder.dataset import (
 from nanoladder.evaluate import Summary, score_splits, validate, write_scores
 from nanoladder.generate import generate, policy_logprobs
 from nanoladder.lora import add_lora, lora_off, merge_lora
+from nanoladder.report import write_report
 from nanoladder.rewards import reward
 from nanoladder.tokenizer import Tokenizer
 
@@ -358,7 +359,7 @@ def main(argv):
         write_scores(run.path, *score_splits(model, tokenizer, image_config, held_out, summarize, runtime.say))
         write_json(run.path / "run.json", about | {"minutes": {"train": round(seconds / 60, 2)}})
         run.state.unlink(missing_ok=True)
-        runtime.say(f"done in {clock() / 60:.1f} minutes: {run.path}")
+        runtime.say(f"done in {clock() / 60:.1f} minutes: {write_report(run.path)}")
     runtime.wait()
 
 

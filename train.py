@@ -8,7 +8,7 @@
     torchrun --nproc_per_node 2 train.py --stage 1             # DDP; with --shard FSDP2, for what one card can't hold
 
 Data that is missing is made first. The run folder (runs/stage1) ends up with the checkpoint, run.json, metrics.jsonl,
-scores.json, predictions.jsonl and samples.png. A run that was killed goes on with --resume, bit for bit on a CPU.
+scores.json, predictions.jsonl, samples.png and report.html. A killed run goes on with --resume, bit for bit on a CPU.
 Caveat: a GPU adds in another order each time, so there a resumed run is equal only up to rounding.
 """
 
@@ -58,6 +58,7 @@ from nanoladder.image import ImageConfig
 from nanoladder.lora import LINEARS, add_lora, merge_lora
 from nanoladder.model import PRESETS, Qwen2_5_VL
 from nanoladder.muon import Muon
+from nanoladder.report import write_report
 from nanoladder.tokenizer import Tokenizer
 
 BASE = Path(__file__).parent / "nanoladder" / "base"
@@ -428,7 +429,7 @@ def main(argv):
                 about["peak_memory_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
             write_json(run.path / "run.json", about | {"minutes": {k: round(v / 60, 2) for k, v in seconds.items()}})
             run.state.unlink(missing_ok=True)  # what it held is in the checkpoint now
-            runtime.say(f"done in {clock() / 60:.1f} minutes: {run.path}")
+            runtime.say(f"done in {clock() / 60:.1f} minutes: {write_report(run.path)}")
         runtime.wait()
 
 

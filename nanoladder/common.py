@@ -190,11 +190,11 @@ def read_json(path):
 def read_jsonl(path):
     """The values of a JSONL file; a UserError that names file and line where it is missing or broken."""
     try:
-        lines = Path(path).read_text().splitlines()
+        lines = Path(path).read_bytes().split(b"\n")  # splitlines would also cut at rarer breaks inside a string
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     values = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(lines[:-1] if lines[-1] == b"" else lines, 1):
         try:
             values.append(json.loads(line))
         except ValueError as error:

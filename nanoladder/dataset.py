@@ -104,11 +104,26 @@ def rows_of(rows, kind):
 
 
 def read_kinds(folder, kinds, limit=None):
-    """Checked rows of the given kinds in a split's folder, the first `limit` of each, images opened once."""
+    """Checked rows of the given kinds in a split's folder, a subset of at most `limit` of each, images opened once."""
     read = {file: read_rows(Path(folder) / file) for file in dict.fromkeys(FILES[kind] for kind in kinds)}
-    rows = [row for kind in kinds for row in rows_of(read[FILES[kind]], kind)[:limit]]
+    rows = [row for kind in kinds for row in subset(rows_of(read[FILES[kind]], kind), limit)]
     check_images(rows)
     return rows
+
+
+def subset(rows, limit, seed=0):
+    """At most `limit` of the rows, always the same ones, in the rows' order; all of them where limit is None.
+
+    Types of question, forms of a type (told by the number of options) and levels keep their shares.
+    """
+    if limit is None or limit >= len(rows):
+        return rows
+    rng, strata = np.random.default_rng(seed), {}
+    for i in rng.permutation(len(rows)):
+        strata.setdefault((rows[i].question_type, len(rows[i].options), rows[i].level), []).append(i)
+    # A row's place in its stratum, as a share of it: those below one and the same share are taken from all strata.
+    places = [((n + 0.5) / len(group), i) for group in strata.values() for n, i in enumerate(group)]
+    return [rows[i] for i in sorted(i for _, i in sorted(places)[:limit])]
 
 
 def check_row(raw, folder, where):

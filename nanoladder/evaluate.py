@@ -1,44 +1,125 @@
 """The one evaluation loop: ask every row, decode, score with nanoladder/rewards.py, keep every answer.
 
-    predictions = predict(model, tokenizer, image_config, rows)
-    scores = Summary(train_rows, image_config)("localization", predictions)
+predictions = predict(model, tokenizer, image_config, rows)
+scores = Summary(train_rows, image_config)("localization", predictions)
 """
 
 import dataclasses
+import json
 import time
 from collections import Counter
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
 from tqdm import tqdm
 
-from nanoladder.common import progress, write_json, write_jsonl
-from nanoladder.dataset import CHOICES, boxes_in_input, encode_prompt, prompt_text, rows_of, target_text
+from nanoladder.attention import image_attention, share_in_boxes
+from nanoladder.common import UserError, progress, read_jsonl, write_json, write_jsonl
+from nanoladder.dataset import boxes_in_input, encode_prompt, prompt_text, rows_of, target_text
 from nanoladder.generate import generate
 from nanoladder.image import fit
-from nanoladder.rewards import box_iou, exact_match, parse_boxes, relative_accuracy, score_answer, score_boxes
+from nanoladder.pictures import draw_attention, draw_samples
+from nanoladder.rewards import UNITS, parse_boxes, parse_choice, parse_number, score_answer, score_boxes
+from nanoladder.tables import (
+    as_text,
+    best_constant_box,
+    extras,
+    overall_interval,
+    overview,
+    set_beside,
+    summarize_answers,
+    summarize_localization,
+    summarize_spatial,
+    tables,
+)
+
+BENCHMARKS = {"single_image": "rooms-si", "multi_view": "rooms-mv", "video": "rooms-video"}  # spatial rows, by kind
+
+# ---------------------------------------------------------------- asking
+
+
+class Journal:
+    """Answers in the order they were asked for; with a path they are kept in a JSONL file, batch by batch.
+
+    A scoring that was killed and is started again replays the file's whole batches and asks only from there on. It puts
+    the same rows into the same batches, so the file ends up the same, byte for byte.
+    """
+
+    def __init__(self, path=None):
+        self.path, self.file, self.records = path, None, []
+        self.found = []
+        if path is not None and path.exists():
+            lines = path.read_bytes().split(b"\n")[:-1]  # what follows the last line's end was cut by the kill
+            try:
+                self.found = [json.loads(line) for line in lines]
+            except ValueError as error:
+                raise UserError(f"{path} is damaged ({error}); delete its folder to score anew") from None
+
+    def replay(self, batch):
+        """The kept answers to a batch of rows, or None where they must be asked for."""
+        kept = self.found[len(self.records) :][: len(batch)]
+        if len(kept) < len(batch):
+            return None
+        for number, (record, row) in enumerate(zip(kept, batch), len(self.records) + 1):
+            if (record["question_id"], record["prompt"]) != (row.question_id, prompt_text(row)):
+                raise UserError(f"{self.path}:{number} answers another question than {row.where}: the rows have "
+                                "changed since; delete the folder to score them anew")  # fmt: skip
+        self.records += kept
+        return kept
+
+    def keep(self, answers):
+        """Write new answers behind those replayed, before anything is made of them."""
+        if self.path is not None:
+            if self.file is None:
+                write_jsonl(self.path, self.records)  # without the part of a batch that a kill may have left
+                self.file, self.found = open(self.path, "a", encoding="utf-8"), []
+            self.file.writelines(json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers)
+            self.file.flush()
+        self.records += answers
+        return answers
 
 
 @torch.no_grad()
-def predict(model, tokenizer, image_config, rows, batch_size=128, max_new_tokens=128, say=None, title="evaluate"):
-    """Greedy answers to `rows` with their scores: a list of dicts in the rows' order, ready for predictions.jsonl."""
+def predict(model, tokenizer, image_config, rows, batch_size=128, max_new_tokens=128, samples=0, journal=None,
+            about=None, say=None, title="evaluate"):  # fmt: skip
+    """Greedy answers to `rows` with their scores: a list of dicts in the rows' order, ready for predictions.jsonl.
+
+    With samples=N, N answers to each row at temperature 1 instead: "samples", and their "semantic_entropy". `about` is
+    put into every dict; `journal` keeps them on the way.
+    """
     model.eval()
-    start, predictions = time.time(), [None] * len(rows)
+    journal, start, predictions = journal or Journal(), time.time(), [None] * len(rows)
+    decoding = {"temperature": 1 if samples else 0, "max_new_tokens": max_new_tokens}
     # Alike answers together: a batch runs until its longest is done.
     order = sorted(range(len(rows)), key=lambda i: (len(rows[i].images), len(target_text(rows[i], image_config)), i))
-    bar = progress(total=len(rows), desc=title, unit="row")
-    for first in range(0, len(order), batch_size):
-        batch = order[first : first + batch_size]
-        prompts = [encode_prompt(rows[i], tokenizer, image_config, model.config, ask=True) for i in batch]
-        completions = generate(
-            model, prompts, max_new_tokens=max_new_tokens, eos_ids=tokenizer.eos_ids, banned_ids=tokenizer.vision_ids
-        )
-        for i, ids, mask in zip(batch, completions.ids, completions.mask):
-            answer = [token for token in ids[mask].tolist() if token not in tokenizer.eos_ids]
-            predictions[i] = _prediction(rows[i], tokenizer.decode(answer), image_config)
-            predictions[i]["decoding"] = {"temperature": 0, "max_new_tokens": max_new_tokens}
+    bar, group = progress(total=len(rows), desc=title, unit="row"), max(1, samples)
+    size = max(1, batch_size // group)
+    for first in range(0, len(order), size):
+        places = order[first : first + size]
+        batch = [rows[i] for i in places]
+        answers = journal.replay(batch)
+        if answers is None:
+            # Its own seed for each batch, so that it does not matter how many were replayed.
+            generator = torch.Generator(model.lm_head.weight.device).manual_seed(first)
+            prompts = [encode_prompt(row, tokenizer, image_config, model.config, ask=True) for row in batch]
+            completions = generate(
+                model, prompts, max_new_tokens, tokenizer.eos_ids, decoding["temperature"], tokenizer.vision_ids,
+                group, generator,
+            )  # fmt: skip
+            texts = [
+                tokenizer.decode([token for token in ids[mask].tolist() if token not in tokenizer.eos_ids])
+                for ids, mask in zip(completions.ids, completions.mask)
+            ]
+            answers = []
+            for k, row in enumerate(batch):
+                own = texts[k * group : (k + 1) * group]
+                scored = spread(own, row) if samples else judge(own[0], row, image_config)
+                answers.append({**(about or {}), **describe(row, image_config), **scored, "decoding": decoding})
+            journal.keep(answers)
+        for i, answer in zip(places, answers):
+            predictions[i] = answer
         bar.update(len(batch))
     bar.close()
     if say is not None:
@@ -46,8 +127,9 @@ def predict(model, tokenizer, image_config, rows, batch_size=128, max_new_tokens
     return predictions
 
 
-def _prediction(row, answer, image_config):
-    record = {
+def describe(row, image_config):
+    """What was asked, and about what."""
+    return {
         "question_id": row.question_id,
         "question_type": row.question_type,
         "level": row.level,
@@ -55,17 +137,59 @@ def _prediction(row, answer, image_config):
         "input_size": fit(row.sizes[0], image_config),
         "prompt": prompt_text(row),
         "options": len(row.options),
-        "answer": answer,
     }
+
+
+def judge(text, row, image_config):
+    """An answer, what the scorer reads in it, the truth, and the scores."""
+    truth = boxes_in_input(row, image_config) if row.is_localization else row.answer
+    scores = score_boxes(text, truth) if row.is_localization else score_answer(text, row)
+    return {"answer": text, "parsed": parse_answer(text, row), "truth": truth, "scores": scores}
+
+
+def parse_answer(text, row):
+    """Boxes, letter, number (in the asked unit) or words that an answer states; None where the scorer reads none."""
     if row.is_localization:
-        truth = boxes_in_input(row, image_config)
-        return record | {"truth": truth, "scores": score_boxes(answer, truth)}
-    return record | {"truth": row.answer, "scores": score_answer(answer, row)}
+        return parse_boxes(text)
+    if row.options:
+        return parse_choice(text, row.options)
+    if row.question_type in UNITS:
+        return parse_number(text, row.question_type)
+    return text.strip().lower() or None
+
+
+def spread(texts, row):
+    """Sampled answers and their semantic entropy in nats: 0 where all say the same, ln N where all N differ.
+
+    As Kuhn et al. (arXiv 2302.09664) have it, answers that mean the same count as one; here they mean the same if the
+    scorer reads the same in them. All that it can't read counts as one, too.
+    """
+    said = Counter(json.dumps(parse_answer(text, row), sort_keys=True) for text in texts)
+    shares = np.array(list(said.values())) / len(texts)
+    return {"samples": texts, "semantic_entropy": float((shares * np.log(1 / shares)).sum())}
+
+
+def watch(model, tokenizer, image_config, rows, predictions, journal, title="attention"):
+    """Where the model looked while it gave its answers to localization rows: one dict a row, in the rows' order.
+
+    "attention" holds a weight for each image token, [rows, columns]; "inside" the share of it inside the asked objects'
+    boxes, which is "area" where it is spread evenly.
+    """
+    for row, prediction in progress(list(zip(rows, predictions)), desc=title, unit="row"):
+        if journal.replay([row]) is None:
+            prompt = encode_prompt(row, tokenizer, image_config, model.config, ask=True)
+            _, height, width = prompt["grid_thw"][0]
+            weights = image_attention(model, prompt, tokenizer.answer(prediction["answer"]))
+            weights = weights.reshape(height // image_config.merge_size, width // image_config.merge_size)
+            boxes = [item["bbox_2d"] for item in prediction["truth"]]
+            inside, area = share_in_boxes(weights, boxes, prediction["input_size"])
+            same = {k: prediction[k] for k in ("split", "question_id", "images", "input_size", "prompt", "truth")}
+            rounded = [[float(f"{v:.3g}") for v in line] for line in weights.tolist()]
+            journal.keep([same | {"inside": inside, "area": area, "attention": rounded}])
+    return journal.records[-len(rows) :]
 
 
 # ---------------------------------------------------------------- summaries
-
-BENCHMARKS = {"single_image": "rooms-si", "multi_view": "rooms-mv", "video": "rooms-video"}  # spatial rows, by kind
 
 
 class Summary:
@@ -86,129 +210,6 @@ class Summary:
         if kind == "seeing":
             return summarize_answers(predictions, self.rows[kind])
         return summarize_spatial(predictions, self.rows[kind])
-
-
-def summarize_localization(predictions, constant_box):
-    """Mean scores, all and per level, with those of answering every question by one and the same box.
-
-    Returns {"iou", "acc50", "valid_json", "label_f1", "constant_iou", "n", "levels": {"1": {...}, ...}}.
-    """
-
-    kinds = ("iou", "acc50", "valid_json", "label_f1")
-
-    def means(items):
-        scores = {k: float(np.mean([p["scores"][k] for p in items])) for k in kinds}
-        constant = [np.mean([box_iou(constant_box, t["bbox_2d"]) for t in p["truth"]]) for p in items]
-        return scores | {"constant_iou": float(np.mean(constant)), "n": len(items)}
-
-    levels = sorted({p["level"] for p in predictions})
-    return means(predictions) | {"levels": {str(v): means([p for p in predictions if p["level"] == v]) for v in levels}}
-
-
-def best_constant_box(rows, image_config):
-    """The box with the highest mean IoU against the rows' true boxes, by coordinate ascent from the median box.
-
-    It is what a model gets that never looks: fitted on training rows, scored on held-out ones.
-    """
-    truth = np.array([item["bbox_2d"] for row in rows for item in boxes_in_input(row, image_config)], dtype=float)
-
-    def mean_iou(box):
-        low, high = np.maximum(truth[:, :2], box[:2]), np.minimum(truth[:, 2:], box[2:])
-        inter = (high - low).clip(min=0).prod(axis=1)
-        areas = (truth[:, 2:] - truth[:, :2]).prod(axis=1) + (box[2:] - box[:2]).prod()
-        return (inter / (areas - inter)).mean()
-
-    box = np.median(truth, axis=0)
-    best = mean_iou(box)
-    for step in (8, 4, 2, 1):
-        improved = True
-        while improved:
-            improved = False
-            for move in np.concatenate([np.eye(4), -np.eye(4)]) * step:
-                candidate = box + move
-                if (candidate[2:] > candidate[:2]).all() and mean_iou(candidate) > best + 1e-9:
-                    box, best, improved = candidate, mean_iou(candidate), True
-    return [round(v) for v in box.tolist()]
-
-
-def summarize_answers(predictions, train_rows):
-    """Exact-match accuracy, all and per question type, beside that of the type's most frequent training answer."""
-    commonest = {}
-    for kind in {p["question_type"] for p in predictions}:
-        answers = Counter(row.answer for row in train_rows if row.question_type == kind)
-        commonest[kind] = answers.most_common(1)[0][0] if answers else ""
-
-    def means(items):
-        return {
-            "accuracy": float(np.mean([p["scores"]["accuracy"] for p in items])),
-            "constant": float(np.mean([exact_match(commonest[p["question_type"]], p["truth"]) for p in items])),
-            "n": len(items),
-        }
-
-    types = {kind: means([p for p in predictions if p["question_type"] == kind]) for kind in sorted(commonest)}
-    return means(predictions) | {"types": types}
-
-
-def best_number(answers):
-    """The positive constant with the highest mean MRA over numbers [N], and that MRA."""
-    low = max(min(answers), 0.01)  # an answer of 0 has no place on the grid
-    grid = np.geomspace(low / 1.5, max(*answers, low) * 1.5, 600)
-    scores = relative_accuracy(grid[:, None], np.asarray(answers)[None]).mean(1)
-    return float(grid[scores.argmax()]), float(scores.max())
-
-
-def summarize_spatial(predictions, train_rows, resamples=1000, seed=0):
-    """The table of SpatialLadder's paper for one benchmark, beside the best constant answer to each type.
-
-    A type's score is its mean accuracy; relative direction's is the mean of easy, medium and hard, told by their number
-    of options (VSI-Bench). nq and mcq are means over numeric and multiple-choice types, avg over all types: a macro
-    average. interval: 95 % of a bootstrap over rows.
-    Returns {"avg", "nq", "mcq", "constant", "interval", "n", "types": {type: {"accuracy", "constant", ...}}}.
-    """
-    rng, forms = np.random.default_rng(seed), {}
-    for p in predictions:
-        forms.setdefault(p["question_type"], {}).setdefault(p["options"], []).append(p)
-    types, drawn = {}, {}
-    for kind in sorted(forms):
-        means, draws, constants = [], [], []
-        for options, items in forms[kind].items():
-            scores = np.array([p["scores"]["accuracy"] for p in items])
-            met = [r.answer for r in train_rows if r.question_type == kind and len(r.options) == options]
-            constants.append(_constant_score(met, [p["truth"] for p in items], choice=options > 0))
-            means.append(scores.mean())
-            draws.append(scores[rng.integers(0, len(scores), (resamples, len(scores)))].mean(axis=1))
-        drawn[kind] = np.mean(draws, axis=0)
-        types[kind] = {"accuracy": float(np.mean(means)), "constant": float(np.mean(constants)),
-                       "interval": _interval(drawn[kind]), "n": sum(map(len, forms[kind].values()))}  # fmt: skip
-
-    def mean(field, chosen):
-        return float(np.mean([types[kind][field] for kind in chosen])) if chosen else None
-
-    choices = [kind for kind in types if kind in CHOICES]
-    return {
-        "avg": mean("accuracy", list(types)),
-        "nq": mean("accuracy", [kind for kind in types if kind not in choices]),
-        "mcq": mean("accuracy", choices),
-        "constant": mean("constant", list(types)),
-        "interval": _interval(np.mean(list(drawn.values()), axis=0)),
-        "n": len(predictions),
-        "types": types,
-    }
-
-
-def _constant_score(met, truth, choice):
-    """Mean score on `truth` of the one answer that was best on `met`; 0 where training has no such question."""
-    if not met:
-        return 0.0
-    if choice:
-        guess = Counter(met).most_common(1)[0][0]
-        return np.mean([t == guess for t in truth])
-    guess, _ = best_number([float(a) for a in met])
-    return np.mean([relative_accuracy(guess, float(t)) for t in truth])
-
-
-def _interval(values):
-    return [float(v) for v in np.quantile(values, (0.025, 0.975))]
 
 
 def shuffled(rows):
@@ -232,76 +233,66 @@ def validate(model, tokenizer, image_config, rows, summarize, step):
     return scores
 
 
-def score_splits(model, tokenizer, image_config, splits, summarize, say):
+# ---------------------------------------------------------------- all of a scoring
+
+
+def score_splits(model, tokenizer, image_config, splits, summarize, say, folder=None, samples=0, attention=False,
+                 blind=None, **asking):  # fmt: skip
     """Score rows of every kind in splits {"test": rows, "ood": rows}, printing the tables: (scores, predictions).
 
     scores is what scores.json holds: {"localization": {"test", "ood"}, "seeing": likewise, "rooms-si", "rooms-si-ood",
-    ..., "overall": mean of the benchmarks' averages, "overall-ood"}; a benchmark's summary also has "shuffled".
+    ..., "overall": mean of the benchmarks' averages, "overall-ood", "intervals": of these}; a benchmark's summary also
+    has "shuffled", and "blind" where `blind`, the scores of a model trained without pictures, has it.
+    folder: where answers are kept on the way, to go on from after a kill. samples: answers to each row at temperature 1
+    for "semantic_entropy". attention: measure where localization answers look. asking: options of predict.
     """
-    scores, answers = {}, []
+    scores, blind = {}, blind or {}
+    journals = {name: Journal(Path(folder) / f"{name}.jsonl" if folder else None)
+                for name in ("predictions", "shuffled", "samples", "attention")}  # fmt: skip
 
-    def ask(rows, title):
-        return predict(model, tokenizer, image_config, rows, say=say, title=title)
+    def ask(rows, split, title, name="predictions", **options):
+        return predict(model, tokenizer, image_config, rows, journal=journals[name], about={"split": split}, say=say,
+                       title=f"{title}, {split}", **asking, **options)  # fmt: skip
 
     for split, all_rows in splits.items():
-        suffix, averages = "-ood" if split == "ood" else "", []
+        suffix, benchmarks = "-ood" if split == "ood" else "", {}
         for kind in dict.fromkeys(row.kind for row in all_rows):
             rows = rows_of(all_rows, kind)
-            predictions = ask(rows, f"score {split}, {kind}")
-            answers += [{"split": split} | p for p in predictions]
+            predictions = ask(rows, split, f"score {kind}")
             summary = summarize(kind, predictions)
             if kind in BENCHMARKS:
-                summary["shuffled"] = summarize(kind, ask(shuffled(rows), "with shuffled images"))["avg"]
-                scores[BENCHMARKS[kind] + suffix] = summary
-                averages.append(summary["avg"])
+                name = BENCHMARKS[kind] + suffix
+                mixed = ask(shuffled(rows), split, f"{kind} with shuffled images", "shuffled")
+                set_beside(summary, "shuffled", summarize(kind, mixed))
+                if name in blind:
+                    set_beside(summary, "blind", blind[name])
+                scores[name], benchmarks[name] = summary, predictions
             else:
                 scores.setdefault(kind, {})[split] = summary
-            say(f"{kind}, {split}: {line(summary)}")
-            for key, value in summary.get("levels", summary.get("types", {})).items():
-                say(f"  {key:>18}: {line(value)}")
-        if averages:
-            scores["overall" + suffix] = sum(averages) / len(averages)
-            say(f"overall, {split}: {scores['overall' + suffix]:.3f}")
-    return scores, answers
+            if samples:
+                sampled = ask(rows, split, f"sample {kind}", "samples", samples=samples)
+                summary["semantic_entropy"] = float(np.mean([p["semantic_entropy"] for p in sampled]))
+            if attention and kind == "localization":
+                looks = watch(model, tokenizer, image_config, rows, predictions, journals["attention"])
+                summary["attention"] = {k: float(np.mean([look[k] for look in looks])) for k in ("inside", "area")}
+        if benchmarks:
+            scores["overall" + suffix] = float(np.mean([scores[name]["avg"] for name in benchmarks]))
+            low_high = overall_interval(list(benchmarks.values()))
+            scores.setdefault("intervals", {})["overall" + suffix] = low_high
+    say(as_text(tables(scores) + extras(scores) + overview(scores)))
+    return scores, journals["predictions"].records
+
+
+def some(items, most=24):
+    """At most so many of the items, evenly from all of them."""
+    return items[:: -(-len(items) // most)] if items else []
 
 
 def write_scores(folder, scores, answers):
     """Keep every answer, draw some boxes, and write scores.json last: it marks the folder as done."""
     write_jsonl(folder / "predictions.jsonl", answers)
     if boxes := [p for p in answers if p["split"] == "test" and p["question_type"] == "localization"]:
-        draw_samples(boxes[:: max(1, len(boxes) // 24)][:24], folder / "samples.png")
+        draw_samples(some(boxes), folder / "samples.png")
+    if (folder / "attention.jsonl").exists():
+        draw_attention(some(read_jsonl(folder / "attention.jsonl")), folder / "attention.png")
     write_json(folder / "scores.json", scores)
-
-
-# ---------------------------------------------------------------- pictures
-
-
-def draw_samples(predictions, path, tile=192, columns=4):
-    """One PNG of localization answers: true boxes in white, predicted ones in colour, IoU below."""
-    colours = ["#ff5a5f", "#3fb6ff", "#ffc53d", "#5fd068", "#c58bff"]
-    margin, caption = 8, 30
-    rows = -(-len(predictions) // columns)
-    sheet = Image.new("RGB", (columns * (tile + margin) + margin, rows * (tile + caption + margin) + margin), "#16181d")
-    draw = ImageDraw.Draw(sheet)
-    for k, p in enumerate(predictions):
-        left = margin + k % columns * (tile + margin)
-        top = margin + k // columns * (tile + caption + margin)
-        with Image.open(p["images"][0]) as image:
-            width, height = p["input_size"]  # boxes are in pixels of the picture as the model saw it
-            scale = tile / max(width, height)
-            size = (round(width * scale), round(height * scale))
-            sheet.paste(image.convert("RGB").resize(size), (left, top))
-
-        def place(box, scale=scale, left=left, top=top):
-            return [left + box[0] * scale, top + box[1] * scale, left + box[2] * scale, top + box[3] * scale]
-
-        for t in p["truth"]:
-            draw.rectangle(place(t["bbox_2d"]), outline="white", width=1)
-        for colour, item in zip(colours, parse_boxes(p["answer"]) or []):
-            box = [min(max(v, 0), limit) for v, limit in zip(item["bbox_2d"], (width, height) * 2)]
-            if box[0] < box[2] and box[1] < box[3]:
-                draw.rectangle(place(box), outline=colour, width=2)
-                draw.text((left + box[0] * scale + 3, top + box[1] * scale + 1), item["label"], fill=colour)
-        draw.text((left, top + tile + 2), p["prompt"][:34], fill="#d8dbe2")
-        draw.text((left, top + tile + 14), f"IoU {p['scores']['iou']:.2f}  level {p['level']}", fill="#8d93a1")
-    sheet.save(path)

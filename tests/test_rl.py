@@ -141,7 +141,7 @@ def test_a_killed_run_resumes_bit_for_bit(rooms, start, tmp_path, monkeypatch):
     monkeypatch.setattr(rl, "reward", lambda text, row, truth: {"format": 0.0, "accuracy": len(set(text)) / 20})
     run(rooms, start, tmp_path / "whole")
     names = {"checkpoint", "run.json", "metrics.jsonl", "completions.jsonl", "scores.json", "predictions.jsonl"}
-    assert {path.name for path in (tmp_path / "whole").iterdir()} == names | {"samples.png"}
+    assert {path.name for path in (tmp_path / "whole").iterdir()} == names | {"samples.png", "report.html"}
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(checkpoint, "save_state", save_and_die)
         run(rooms, start, tmp_path / "cut")

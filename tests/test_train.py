@@ -46,12 +46,13 @@ def finished(rooms, tmp_path_factory):
 
 def test_a_run_leaves_what_the_readme_says(finished, rooms):
     assert {p.name for p in finished.iterdir()} == {
-        "checkpoint", "run.json", "metrics.jsonl", "scores.json", "predictions.jsonl", "samples.png"
+        "checkpoint", "run.json", "metrics.jsonl", "scores.json", "predictions.jsonl", "samples.png", "report.html"
     }  # fmt: skip
     scores = json.loads((finished / "scores.json").read_text())["localization"]
     for split in ("test", "ood"):
-        assert {"iou", "acc50", "valid_json", "label_f1", "constant_iou", "n", "levels"} == set(scores[split])
-        assert all(0 <= scores[split][k] <= 1 for k in ("iou", "acc50", "valid_json", "label_f1", "constant_iou"))
+        parts = ("iou", "acc50", "valid_json", "label_f1", "constant_iou")
+        assert {*parts, "interval", "n", "levels"} == set(scores[split])
+        assert all(0 <= scores[split][k] <= 1 for k in parts)
     told = json.loads((finished / "run.json").read_text())
     assert told["settings"]["seed"] == 0 and told["environment"]["torch"] == torch.__version__
     answers = [json.loads(line) for line in (finished / "predictions.jsonl").read_text().splitlines()]
@@ -129,8 +130,9 @@ def test_stage_2_mixes_kinds_and_scores_each_benchmark(tmp_path, capsys):
     scores = json.loads((tmp_path / "out" / "scores.json").read_text())
     benchmarks = {"rooms-si", "rooms-mv", "rooms-video"}
     twins = {name + "-ood" for name in benchmarks}
-    assert set(scores) == {"localization", "overall", "overall-ood"} | benchmarks | twins
-    wanted = {"avg", "nq", "mcq", "types", "constant", "interval", "shuffled", "n"}
+    assert set(scores) == {"localization", "overall", "overall-ood", "intervals"} | benchmarks | twins
+    wanted = {"avg", "micro", "nq", "mcq", "types", "constant", "shuffled", "n"}
+    wanted |= {"interval", "nq_interval", "mcq_interval"}
     assert all(set(scores[name]) == wanted for name in benchmarks | twins)
     assert scores["overall"] == pytest.approx(sum(scores[name]["avg"] for name in benchmarks) / 3)
     val = json.loads((tmp_path / "out" / "metrics.jsonl").read_text().splitlines()[-1])["val"]

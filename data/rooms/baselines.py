@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from nanoladder.common import UserError, parse, read_jsonl, run_script, setting, write_json
-from nanoladder.evaluate import best_number
 from nanoladder.rewards import relative_accuracy
+from nanoladder.tables import best_number
 
 BENCHMARKS = {"rooms-si": "single_image", "rooms-mv": "multi_view", "rooms-video": "video"}
 SEEN_ENOUGH = 5  # a category's rate starts at chance with the weight of so many rows
