@@ -14,6 +14,8 @@ import sys
 from pathlib import Path
 
 from nanoladder.common import RunFolder, UserError, read_json, write_json
+from nanoladder.evaluate import BENCHMARKS
+from nanoladder.tables import Table, as_text
 
 ROOT = Path(__file__).parent.parent
 BASE = ROOT / "nanoladder" / "base"
@@ -42,12 +44,23 @@ def climb(out, skip, flags, say):
         score(run.path, run.path / "eval", asked if thinks else [], say)
         rows[name], before = read_json(run.path / "eval" / "scores.json"), run.path
     write_json(out / "ladder.json", rows)
-    say(table(rows))
+    say(as_text([table(rows)]))
 
 
 def score(checkpoint, folder, asked, say):
     if not (folder / "scores.json").exists():
         call(["eval.py", "--model", str(checkpoint), "--out", str(folder), "--rows", str(EVAL_ROWS), *asked], say)
+
+
+def table(rows):
+    """A row for each rung of {rung: scores.json}, in percent: every benchmark, their mean, and the IoU of boxes."""
+    held_out = [name + suffix for suffix in ("", "-ood") for name in (*BENCHMARKS.values(), "overall")]
+    lines = []
+    for rung, scores in rows.items():
+        averages = [scores[name] if name.startswith("overall") else scores[name]["avg"] for name in held_out]
+        boxes = [scores["localization"][split]["iou"] for split in ("test", "ood")]
+        lines.append((rung, *(f"{100 * value:.1f}" for value in averages + boxes)))
+    return Table("the ladder, %", ("", *held_out, "IoU", "IoU-ood"), lines)
 
 
 def call(command, say):
