@@ -7,8 +7,11 @@ Every data set is a folder with a JSONL file in SpatialLadder-26k's fields and t
 
 An answer is a list of boxes in pixels of the original image, or a string: of a choice the letter of one of the row's
 options (["A. chair", "B. lamp"]), of a number its digits in the unit that the question names. A row without options
-has null there, or no such field. Rows about the same images become one
-sequence, so that the images are encoded once and only the questions tell the answers apart:
+has null there, or no such field. A row of the cold start has, in SpatialLadder's fields, "prompt" and "solution" for
+"question" and "answer": a solution thinks first, <think>...</think><answer>B</answer>.
+
+Rows about the same images become one sequence, so that the images are encoded once and only the questions tell the
+answers apart:
 
     prefix    <|im_start|>user <image>          segment 0, seen by everything after it
     question  Locate the chair. ... answer      segment 1, sees the prefix and itself
@@ -31,15 +34,20 @@ from PIL import Image
 from nanoladder.common import UserError, progress
 from nanoladder.image import MAX_FILE_PIXELS, fit, load_image, preprocess, preprocess_video, rescale_box
 from nanoladder.model import mrope_position_ids
+from nanoladder.rewards import parse_thought
 
 IGNORE_INDEX = -100  # labels without a loss, as torch.nn.functional.cross_entropy has it
 DATA_TYPES = ("single_image", "multi_view", "video")
 CHOICES = ("relative distance", "relative direction", "appearance order")  # question_types answered by a letter
 NUMBERS = ("object size", "room size", "object count", "absolute distance")  # in cm, m^2, pieces, m
 SEEING = ("point", "list", "colour", "place", "side", "which", "count", "order", "next")  # stage 0's, any short text
-QUESTION_TYPES = ("localization", *CHOICES, *NUMBERS, *SEEING)
+TRACE = "trace"  # of a cold-start row that does not tell its type
+QUESTION_TYPES = ("localization", *CHOICES, *NUMBERS, *SEEING, TRACE)
 # The file in a split's folder that holds the rows of each kind (Row.kind).
-FILES = {"localization": "localization.jsonl", "seeing": "seeing.jsonl", **dict.fromkeys(DATA_TYPES, "spatial.jsonl")}
+FILES = {"localization": "localization.jsonl", "seeing": "seeing.jsonl", **dict.fromkeys(DATA_TYPES, "spatial.jsonl"),
+         "cold": "cold.jsonl"}  # fmt: skip
+# What follows a question that is to be thought about first; rewards.parse_thought reads what comes of it.
+THINK = "Think in <think></think>, then answer in <answer></answer>."
 VIDEO_FPS = 2.0  # frames a second that a row's video frames are taken to have; the rooms' walks make 0.6 m/s of it
 PADDING_STEP = 16  # sequence lengths are rounded up to this, so that few shapes exist to compile and to tune
 
@@ -58,6 +66,8 @@ class Row:
     where: str
     sizes: tuple[tuple[int, int], ...] = ()
     options: tuple[str, ...] = ()  # of a choice, each with its letter: "A. chair"
+    solution: str = ""  # of a cold-start row: the whole completion to learn, the answer in it
+    think: bool = False  # whether the prompt asks to think first
 
     @property
     def is_localization(self):
@@ -65,9 +75,11 @@ class Row:
 
     @property
     def kind(self):
-        """What a mixture counts by: localization, seeing, or of spatial questions what they are about."""
+        """What a mixture counts by: localization, seeing, cold, or of spatial questions what they are about."""
         if self.is_localization:
             return "localization"
+        if self.solution:
+            return "cold"
         return "seeing" if self.question_type in SEEING else self.data_type
 
 
@@ -82,7 +94,7 @@ def read_rows(path):
     rows = []
     with open(path, encoding="utf-8") as file:
         for number, line in enumerate(file, 1):
-            rows.append(_parse_row(line, path, f"{path}:{number}"))
+            rows.append(_parse_row(line, path, number))
     if not rows:
         raise UserError(f"{path}: no rows in it")
     return rows
@@ -92,21 +104,34 @@ def rows_of(rows, kind):
     return [row for row in rows if row.kind == kind]
 
 
-def read_kinds(folder, kinds, limit=None):
-    """Checked rows of the given kinds in a split's folder, the first `limit` of each, images opened once."""
+def read_kinds(folder, kinds, limit=None, think=False):
+    """Checked rows of the given kinds in a split's folder, the first `limit` of each, images opened once.
+
+    think: whether spatial questions are to be thought about first; what is seen at a glance never is.
+    """
     read = {file: read_rows(Path(folder) / file) for file in dict.fromkeys(FILES[kind] for kind in kinds)}
     rows = [row for kind in kinds for row in rows_of(read[FILES[kind]], kind)[:limit]]
+    for row in rows:
+        row.think |= think and row.kind in DATA_TYPES
     check_images(rows)
     return rows
 
 
-def _parse_row(line, path, where):
+def _parse_row(line, path, number):
+    where = f"{path}:{number}"
     try:
         raw = json.loads(line)
     except ValueError as error:
         raise UserError(f"{where}: not valid JSON ({error})") from None
     if not isinstance(raw, dict):
         raise UserError(f"{where}: a row must be a JSON object, not {type(raw).__name__}")
+    solution = raw.get("solution", "")
+    if solution:
+        parts = parse_thought(solution) if isinstance(solution, str) else None
+        if parts is None:
+            raise UserError(f"{where}: a solution must be <think>...</think><answer>...</answer> and nothing else")
+        raw = {"question_id": number, "question_type": TRACE} | raw
+        raw |= {"question": raw.get("prompt"), "answer": parts[1].strip()}
     for field, kind in (("question_id", int), ("question", str), ("answer", (str, list)), ("image", list)):
         if not isinstance(raw.get(field), kind):
             raise UserError(f"{where}: field '{field}' is missing or of the wrong type")
@@ -133,7 +158,7 @@ def _parse_row(line, path, where):
     return Row(
         raw["question_id"], raw["question"], raw["answer"],
         tuple(_inside(path.parent, name, where) for name in raw["image"]),
-        kind, raw["data_type"], raw.get("level", 0), where, options=tuple(options or ()),
+        kind, raw["data_type"], raw.get("level", 0), where, (), tuple(options or ()), solution, think=bool(solution),
     )  # fmt: skip
 
 
@@ -227,24 +252,27 @@ def boxes_in_input(row, image_config):
 
 
 def prompt_text(row):
-    """What the user asks: the question, its options, and in which form to answer.
+    """What the user asks: the question, its options, in which form to answer, and whether to think first.
 
     >>> prompt_text(row)
     'Which is nearest to the bed?\\nOptions: A. lamp B. sofa C. desk\\nAnswer with the letter.'
     """
+    lines = [row.question]
     if row.options:
-        return f"{row.question}\nOptions: {' '.join(row.options)}\nAnswer with the letter."
-    return row.question + ("\nAnswer with a number." if row.question_type in NUMBERS else "")
+        lines += [f"Options: {' '.join(row.options)}", "Answer with the letter."]
+    if row.question_type in NUMBERS:
+        lines.append("Answer with a number.")
+    return "\n".join([*lines, THINK] if row.think else lines)
 
 
 def target_text(row, image_config):
-    """What the assistant should say: the answer itself, or its boxes as compact JSON, label before box.
+    """What the assistant should say: the answer itself, a trace that ends in it, or boxes as JSON, label before box.
 
     >>> target_text(row, image_config)
     '[{"label":"chair","bbox_2d":[12,34,56,78]}]'
     """
     if not row.is_localization:
-        return row.answer
+        return row.solution or row.answer
     return json.dumps(boxes_in_input(row, image_config), separators=(",", ":"))
 
 
