@@ -1,7 +1,8 @@
-"""Score a checkpoint on held-out rows, by greedy decoding; or compare two that were scored.
+"""Score a checkpoint on held-out rows; or compare two that were scored.
 
     python eval.py --model runs/stage2 --data datasets/rooms-spatial                 # every benchmark of the rooms
     python eval.py --model PATH --bench rooms-si localization-ood --rows 300         # a run folder or a Qwen2.5-VL's
+    python eval.py --model runs/cold --think --out runs/cold/eval-think              # spatial questions, thinking first
     python eval.py --compare runs/stage1/eval runs/stage2/eval                       # paired, with intervals
 
 --out (MODEL/eval by default) ends up with scores.json, predictions.jsonl (every prompt, picture, answer and score) and,
@@ -30,6 +31,9 @@ class Settings:
     bench: tuple = setting(tuple(n for n in NAMES if "seeing" not in n), "benchmarks", choices=NAMES)
     data: str = setting("datasets/rooms-spatial", "data folder with train, test and ood")
     rows: int = setting(1000, "rows of each benchmark, the first ones")
+    think: bool = setting(False, "ask spatial questions to be thought about first, and score the answer block")
+    max_new_tokens: int = setting(128, "an answer that has not ended by then is cut; the paper: 1024 when thinking")
+    temperature: float = setting(0.0, "of sampling; 0 is greedy decoding")
     out: str | None = setting(None, "folder for scores.json and predictions.jsonl; default MODEL/eval")
     amp: bool = setting(False, "bf16 automatic mixed precision")
     compare: tuple = setting((), "two folders that were scored: the second minus the first, row by row")
@@ -48,14 +52,17 @@ def main(argv):
         "test": [KINDS[name] for name in s.bench if not name.endswith("-ood")],
         "ood": [KINDS[name.removesuffix("-ood")] for name in s.bench if name.endswith("-ood")],
     }
-    splits = {split: read_kinds(Path(s.data) / split, kinds, s.rows) for split, kinds in asked.items() if kinds}
+    splits = {
+        split: read_kinds(Path(s.data) / split, kinds, s.rows, s.think) for split, kinds in asked.items() if kinds
+    }
     kinds = dict.fromkeys(kind for kinds in asked.values() for kind in kinds)
     folder = checkpoint.find(s.model)
     model, _ = checkpoint.load(folder, device=runtime.device)
     tokenizer, image_config = Tokenizer.load(folder), checkpoint.load_image_config(folder)
     summarize = Summary(read_kinds(Path(s.data) / "train", kinds), image_config)
     with autocast(runtime.device, s.amp):
-        scores, answers = score_splits(model, tokenizer, image_config, splits, summarize, runtime.say)
+        decoding = {"max_new_tokens": s.max_new_tokens, "temperature": s.temperature}
+        scores, answers = score_splits(model, tokenizer, image_config, splits, summarize, runtime.say, **decoding)
     run.path.mkdir(parents=True, exist_ok=True)
     write_scores(run.path, scores, answers)
     runtime.say(run.path)

@@ -6,7 +6,7 @@
 
 import dataclasses
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from functools import cached_property
 
 import numpy as np
@@ -22,9 +22,14 @@ from nanoladder.rewards import box_iou, exact_match, parse_boxes, relative_accur
 
 
 @torch.no_grad()
-def predict(model, tokenizer, image_config, rows, batch_size=128, max_new_tokens=128, say=None, title="evaluate"):
-    """Greedy answers to `rows` with their scores: a list of dicts in the rows' order, ready for predictions.jsonl."""
+def predict(model, tokenizer, image_config, rows, batch_size=128, max_new_tokens=128, temperature=0.0, say=None,
+            title="evaluate"):  # fmt: skip
+    """Answers to `rows` with their scores: a list of dicts in the rows' order, ready for predictions.jsonl.
+
+    Greedy at temperature 0. Rows to be thought about first (read_kinds(..., think=True)) are asked and scored so.
+    """
     model.eval()
+    generator = torch.Generator(model.lm_head.weight.device).manual_seed(0)
     start, predictions = time.time(), [None] * len(rows)
     # Alike answers together: a batch runs until its longest is done.
     order = sorted(range(len(rows)), key=lambda i: (len(rows[i].images), len(target_text(rows[i], image_config)), i))
@@ -33,12 +38,11 @@ def predict(model, tokenizer, image_config, rows, batch_size=128, max_new_tokens
         batch = order[first : first + batch_size]
         prompts = [encode_prompt(rows[i], tokenizer, image_config, model.config, ask=True) for i in batch]
         completions = generate(
-            model, prompts, max_new_tokens=max_new_tokens, eos_ids=tokenizer.eos_ids, banned_ids=tokenizer.vision_ids
+            model, prompts, max_new_tokens, tokenizer.eos_ids, temperature, tokenizer.vision_ids, generator=generator
         )
-        for i, ids, mask in zip(batch, completions.ids, completions.mask):
-            answer = [token for token in ids[mask].tolist() if token not in tokenizer.eos_ids]
-            predictions[i] = _prediction(rows[i], tokenizer.decode(answer), image_config)
-            predictions[i]["decoding"] = {"temperature": 0, "max_new_tokens": max_new_tokens}
+        for i, answer in zip(batch, completions.texts(tokenizer)):
+            predictions[i] = _prediction(rows[i], answer, image_config)
+            predictions[i]["decoding"] = {"temperature": temperature, "max_new_tokens": max_new_tokens}
         bar.update(len(batch))
     bar.close()
     if say is not None:
@@ -72,9 +76,9 @@ class Summary:
     """Scores of predictions of one kind, beside those of constant answers fitted on training rows."""
 
     def __init__(self, train_rows, image_config):
-        self.rows, self.image_config = {}, image_config
+        self.rows, self.image_config = defaultdict(list), image_config
         for row in train_rows:
-            self.rows.setdefault(row.kind, []).append(row)
+            self.rows[row.kind].append(row)
 
     @cached_property
     def constant_box(self):
@@ -162,7 +166,8 @@ def summarize_spatial(predictions, train_rows, resamples=1000, seed=0):
     A type's score is its mean accuracy; relative direction's is the mean of easy, medium and hard, told by their number
     of options (VSI-Bench). nq and mcq are means over numeric and multiple-choice types, avg over all types: a macro
     average. interval: 95 % of a bootstrap over rows.
-    Returns {"avg", "nq", "mcq", "constant", "interval", "n", "types": {type: {"accuracy", "constant", ...}}}.
+    Returns {"avg", "nq", "mcq", "constant", "interval", "n", "types": {type: {"accuracy", "constant", ...}}}, and where
+    answers were thought about first "format": the share of completions of the right form.
     """
     rng, forms = np.random.default_rng(seed), {}
     for p in predictions:
@@ -184,7 +189,9 @@ def summarize_spatial(predictions, train_rows, resamples=1000, seed=0):
         return float(np.mean([types[kind][field] for kind in chosen])) if chosen else None
 
     choices = [kind for kind in types if kind in CHOICES]
-    return {
+    formats = [p["scores"]["format"] for p in predictions if "format" in p["scores"]]
+    thinking = {"format": float(np.mean(formats))} if formats else {}
+    return thinking | {
         "avg": mean("accuracy", list(types)),
         "nq": mean("accuracy", [kind for kind in types if kind not in choices]),
         "mcq": mean("accuracy", choices),
@@ -221,26 +228,27 @@ def line(scores):
     return ", ".join(f"{k} {v:.3f}" if isinstance(v, float) else f"{k} {v}" for k, v in numbers.items())
 
 
-def validate(model, tokenizer, image_config, rows, summarize, step):
-    """Greedy scores of a few rows on the way, one printed line for each of their kinds: {kind: summary}."""
+def validate(model, tokenizer, image_config, rows, summarize, step, **decoding):
+    """Scores of a few rows on the way, one printed line for each of their kinds: {kind: summary}."""
     scores = {}
     for kind in dict.fromkeys(row.kind for row in rows):
         asked = rows_of(rows, kind)
-        scores[kind] = summarize(kind, predict(model, tokenizer, image_config, asked, title="validate"))
+        scores[kind] = summarize(kind, predict(model, tokenizer, image_config, asked, title="validate", **decoding))
         tqdm.write(f"step {step}: validation, {kind}: {line(scores[kind])}")
     return scores
 
 
-def score_splits(model, tokenizer, image_config, splits, summarize, say):
+def score_splits(model, tokenizer, image_config, splits, summarize, say, **decoding):
     """Score rows of every kind in splits {"test": rows, "ood": rows}, printing the tables: (scores, predictions).
 
     scores is what scores.json holds: {"localization": {"test", "ood"}, "seeing": likewise, "rooms-si", "rooms-si-ood",
     ..., "overall": mean of the benchmarks' averages, "overall-ood"}; a benchmark's summary also has "shuffled".
+    decoding: max_new_tokens and temperature of predict.
     """
     scores, answers = {}, []
 
     def ask(rows, title):
-        return predict(model, tokenizer, image_config, rows, say=say, title=title)
+        return predict(model, tokenizer, image_config, rows, say=say, title=title, **decoding)
 
     for split, all_rows in splits.items():
         suffix, averages = "-ood" if split == "ood" else "", []
