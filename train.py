@@ -120,9 +120,9 @@ STAGES = {
               mix="localization=0.3,single_image=0.3,multi_view=0.2,video=0.2"),
     # Short, for it teaches a form more than a skill; direct answers and boxes are replayed, so that neither is lost.
     # What is held out is asked to think first.
-    "cold": dict(init="runs/stage2", data="datasets/rooms-spatial", images=3000, out="runs/cold", steps=150,
-                 batch_size=8, mix="cold=0.7,localization=0.1,single_image=0.1,multi_view=0.05,video=0.05",
-                 eval_rows=150, eval_every=75),
+    "cold": dict(init="runs/stage2", data="datasets/rooms-spatial", images=3000, out="runs/cold", steps=120,
+                 batch_size=8, warmup=20, mix="cold=0.7,localization=0.1,single_image=0.1,multi_view=0.05,video=0.05",
+                 eval_rows=100, eval_every=1000),
 }  # fmt: skip
 # What prepare.py is asked for beside --pictures.
 PREPARE = {
@@ -136,7 +136,7 @@ GPU = {
     "0": CUDA | dict(images=200_000, steps=12_000, lr=1e-3),
     "1": CUDA | dict(images=60_000, steps=6_000),
     "2": CUDA | dict(images=12_000, steps=4_000),
-    "cold": CUDA | dict(images=12_000, steps=300, eval_every=100, eval_rows=1000),
+    "cold": CUDA | dict(images=12_000, steps=300, eval_rows=1000),
 }
 # SpatialLadder's own settings (section 4 of the paper): AdamW, 16 samples a step, one at a time to save memory.
 QWEN = dict(lr=1e-5, muon_lr=0.0, batch_size=16, micro_batch_size=1, recompute=True, compile=False)

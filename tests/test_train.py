@@ -149,12 +149,10 @@ def test_stage_2_mixes_kinds_and_scores_each_benchmark(tmp_path, capsys):
     assert lines and all("+0.000 [+0.000, +0.000]" in text for text in lines)
 
 
-def test_the_cold_start_learns_traces_and_is_scored_thinking(tmp_path, capsys):
+def test_the_cold_start_learns_traces_and_is_scored_thinking(tmp_path):
     prepare(tmp_path / "rooms", "--view-sets", "6", "--videos", "6", "--questions", "4", "--traces", "30")
-    flags = ["--data", str(tmp_path / "rooms"), "--max-new-tokens", "20"]
-    run(tmp_path / "rooms", tmp_path / "out", "--steps", "2", "--eval-every", "2", *flags, stage="cold")
-    shown = capsys.readouterr().out
-    assert "Think in <think></think>" in shown or "<think>" not in shown  # the example printed may be a replayed one
+    flags = ["--data", str(tmp_path / "rooms"), "--max-new-tokens", "6"]
+    run(tmp_path / "rooms", tmp_path / "out", "--steps", "1", "--eval-rows", "6", *flags, stage="cold")
     scores = json.loads((tmp_path / "out" / "scores.json").read_text())
     assert {"rooms-si", "rooms-mv", "rooms-video", "localization"} < set(scores)
     assert all(0 <= scores[f"rooms-{kind}"]["format"] <= 1 for kind in ("si", "mv", "video", "si-ood"))
@@ -163,7 +161,7 @@ def test_the_cold_start_learns_traces_and_is_scored_thinking(tmp_path, capsys):
     assert "localization" not in thought and len(thought) > 4 and "trace" not in thought
     assert all(("format" in a["scores"]) == (a["question_type"] in thought) for a in answers)
 
-    asked = ["--rows", "12", "--bench", "rooms-si", "localization", "--think", *flags]
+    asked = ["--rows", "6", "--bench", "rooms-si", "localization", "--think", *flags]
     evaluate.main(["--model", str(tmp_path / "out"), *asked])
     again = json.loads((tmp_path / "out" / "eval" / "scores.json").read_text())
     assert again["rooms-si"] == scores["rooms-si"] and again["localization"]["test"] == scores["localization"]["test"]
@@ -196,7 +194,6 @@ def test_the_loss_does_not_depend_on_how_a_batch_is_split(rooms, tmp_path):
     (["--mix", "smells=1"], "must be one of localization, seeing"),
     (["--mix", "localization"], "write kinds and their shares"),
     (["--mix", "localization=1,video=1"], "no video rows"),
-    (["--mix", "localization=1,cold=1", "--out", "here"], "other settings"),
     (["--shard"], "needs several ranks"),
     (["--lora-rank", "2", "--lora-targets", "nose"], "LoRA targets nose"),
     (["--init", "nowhere"], "nowhere"),
