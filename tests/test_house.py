@@ -10,7 +10,8 @@ from conftest import ROOT
 PACKAGES = {"torch", "numpy", "PIL", "safetensors", "tokenizers", "tqdm"}
 LEAVES = {"model", "image", "tokenizer", "rewards", "muon", "lora"}
 FILES = [*ROOT.glob("*.py"), *ROOT.glob("nanoladder/*.py"), *ROOT.glob("data/rooms/*.py")]
-SCRIPTS = [["train.py"], ["rl.py"], ["eval.py"], ["-m", "data.rooms.prepare"], ["-m", "data.rooms.baselines"]]
+MODULES = ("data.rooms.prepare", "data.rooms.baselines", "data.rooms.traces")
+SCRIPTS = [["train.py"], ["rl.py"], ["eval.py"], *(["-m", name] for name in MODULES)]
 
 
 def imported(path):

@@ -206,7 +206,8 @@ def solve(row, scene, size, rng):
 
 
 def dealt(rows, rng):
-    """Indices of rows, those about the same images together, images of every modality in turn."""
+    """Indices of rows in a random order, those about the same images together (they are learned in one sequence), and
+    each modality by its share all along."""
     sets = {}
     for i, row in enumerate(rows):
         sets.setdefault((row["data_type"], *row["image"]), []).append(i)
@@ -219,8 +220,8 @@ def dealt(rows, rng):
 
 
 def trace_row(row, solution):
-    kept = {name: row[name] for name in ("image", "data_type", "question_type", "options", "level")}
-    return {"question_id": row["question_id"], "prompt": row["question"], "solution": solution} | kept
+    fields = ("question_id", "image", "data_type", "question_type", "options", "level")
+    return {"prompt": row["question"], "solution": solution} | {name: row[name] for name in fields if name in row}
 
 
 def traces_from_truth(folder, count, seed):
@@ -231,20 +232,19 @@ def traces_from_truth(folder, count, seed):
     return [trace_row(rows[i], solve(rows[i], scenes[rows[i]["scene"]], size, rng)) for i in dealt(rows, rng)[:count]]
 
 
-@torch.no_grad()
 def traces_from_model(folder, s, batch_size=16):
     """Up to `s.traces` rows of cold.jsonl: what the model at s.traces_from thinks where that earns full marks."""
     home, device = checkpoint.find(s.traces_from), start_runtime().device
     model, config = checkpoint.load(home, device=device)
     tokenizer, image_config = Tokenizer.load(home), checkpoint.load_image_config(home)
     raw, rows, found = read_jsonl(folder / "spatial.jsonl"), read_rows(folder / "spatial.jsonl"), []
+    for row in rows:
+        row.think = True
     order = dealt(raw, np.random.default_rng([s.seed, 6]))
     generator = torch.Generator(device).manual_seed(s.seed)
     bar = progress(total=s.traces, desc="traces", unit="trace")
     for first in range(0, len(order), batch_size):
         asked = order[first : first + batch_size]
-        for i in asked:
-            rows[i].think = True
         prompts = [encode_prompt(rows[i], tokenizer, image_config, config, ask=True) for i in asked]
         texts = generate(
             model, prompts, s.max_new_tokens, tokenizer.eos_ids, 1.0, tokenizer.vision_ids, s.tries, generator
