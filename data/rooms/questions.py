@@ -142,7 +142,7 @@ def _centre(box):
 
 
 def _as_json(items):
-    """As boxes are written (dataset.target_text): what the base says about an object has the form of a stage 1 answer."""
+    """As boxes are written (dataset.target_text): what the base says of an object has the form of a stage 1 answer."""
     return json.dumps(items, separators=(",", ":"))
 
 
