@@ -1,7 +1,8 @@
-"""Score a checkpoint on held-out rows, by greedy decoding; or compare two that were scored.
+"""Score a checkpoint on held-out rows; or compare two that were scored.
 
     python eval.py --model runs/stage2 --data datasets/rooms-spatial                 # every benchmark of the rooms
     python eval.py --model PATH --bench rooms-si localization-ood --rows 300         # a run folder or a Qwen2.5-VL's
+    python eval.py --model runs/cold --think --out runs/cold/eval-think              # spatial questions, thinking first
     python eval.py --compare runs/stage1/eval runs/stage2/eval                       # paired, with intervals
 
 It prints the tables of SpatialLadder's paper and leaves them in --out (MODEL/eval by default): report.html to read,
@@ -58,9 +59,11 @@ class Settings:
     bench: tuple = setting(tuple(n for n in NAMES if "seeing" not in n), "benchmarks", choices=NAMES)
     data: str = setting("datasets/rooms-spatial", "data folder with train, test and ood")
     rows: int = setting(1000, "rows of each benchmark, a fixed subset of it")
+    think: bool = setting(False, "ask spatial questions to be thought about first, and score the answer block")
     out: str | None = setting(None, "folder for what is found; default MODEL/eval, with hints MODEL/eval-HINTS")
     batch_size: int = setting(128, "answers decoded together")
-    max_new_tokens: int = setting(128, "an answer that has not ended by then is cut")
+    max_new_tokens: int = setting(128, "an answer that has not ended by then is cut; the paper: 1024 when thinking")
+    temperature: float = setting(0.0, "of sampling; 0 is greedy decoding")
     hints: str = setting("none", "what the prompt tells of the asked objects", choices=["none", "boxes", "directions"])
     samples: int = setting(0, "answers to each row at temperature 1, for semantic entropy; 0 is off")
     attention: bool = setting(False, "measure where localization answers look")
@@ -89,7 +92,9 @@ def main(argv):
         "test": [KINDS[name] for name in s.bench if not name.endswith("-ood")],
         "ood": [KINDS[name.removesuffix("-ood")] for name in s.bench if name.endswith("-ood")],
     }
-    splits = {split: read_kinds(Path(s.data) / split, kinds, s.rows) for split, kinds in asked.items() if kinds}
+    splits = {
+        split: read_kinds(Path(s.data) / split, kinds, s.rows, s.think) for split, kinds in asked.items() if kinds
+    }
     kinds = dict.fromkeys(kind for kinds in asked.values() for kind in kinds)
     folder = checkpoint.find(s.model)
     model, _ = checkpoint.load(folder, device=runtime.device)
@@ -104,7 +109,7 @@ def main(argv):
     with autocast(runtime.device, s.amp):
         scores, answers = score_splits(
             model, tokenizer, image_config, splits, summarize, runtime.say, run.path, s.samples, s.attention, blind,
-            batch_size=s.batch_size, max_new_tokens=s.max_new_tokens,
+            batch_size=s.batch_size, max_new_tokens=s.max_new_tokens, temperature=s.temperature,
         )  # fmt: skip
     write_scores(run.path, scores, answers)
     runtime.say(write_report(run.path))

@@ -1,9 +1,10 @@
 """Stage 3: GRPO (Shao et al. 2024, arXiv 2402.03300), learning from rewards that a program can check.
 
+    python rl.py                                     # from runs/cold: spatial questions, thought about first
+    python rl.py --no-think                          # from runs/stage2: the same, answered directly
     python rl.py --task localization                 # from runs/stage1: boxes, rewarded by how well they fit
-    python rl.py                                     # from runs/stage2: spatial questions, rewarded if right
     python rl.py --resume                            # goes on exactly where the killed run in --out was
-    torchrun --nproc_per_node 2 rl.py                # every rank rolls out its share of the prompts
+    torchrun --nproc_per_node 2 rl.py                # every rank rolls out its share of the prompts; --shard: FSDP2
 
 One step: take B prompts; let the policy answer each G times at temperature 1 (rollout); score the answers (rewards);
 say how much better each is than its group (advantages); make the better ones likelier (update). The objective, to be
@@ -12,6 +13,7 @@ minimised, with ratio = policy / policy at the time of the rollout, for each tok
     mean over answers of mean over their tokens of
         -min(ratio * A, clip(ratio, 1 - eps, 1 + eps) * A)  +  kl_coef * k3
     A = (r - mean of the group's r) / (std of the group's r + 1e-4)
+    r = format (0 or 1) + accuracy (0 to 1)
     k3 = ref / policy - log(ref / policy) - 1         an estimate of KL(policy || reference), never negative
 
 These are SpatialLadder's choices (section 4 of the paper). With one update a rollout the ratio is exactly 1, so nothing
@@ -20,8 +22,15 @@ accuracy are logged apart, because the first can rise while the second falls. k3
 (of the reverse direction's KL); it is kept for parity. A group whose rewards are all alike teaches nothing but the KL:
 the share of these is logged as `idle`.
 
-Exercises, one line each: divide by no std (Dr. GRPO; `advantages`), average over all tokens, not over answers (DAPO;
-`GRPOLoss`), a wider upper clip (clip-higher; `GRPOLoss`), --kl-coef 0, --shuffle-rewards (which must not learn).
+Exercises, each one line, and what it changes:
+
+    advantages        no division by the std: hard and easy prompts weigh as their rewards spread (Dr. GRPO)
+    GRPOLoss.forward  loss = (... * mask).sum() / mask.sum(): every token alike, so long answers weigh more (DAPO)
+    GRPOLoss.forward  clamp(1 - eps, 1 + 0.28): unlikely tokens may rise further (DAPO's clip-higher); tells only with
+                      several updates a rollout
+    train             rewards = (accuracies).view(...): what becomes of the form when nobody pays for it?
+    --kl-coef 0       nothing holds the policy near where it started; no second model is kept
+    --shuffle-rewards a control: with the rewards of other answers, nothing may be learned
 """
 
 import dataclasses
@@ -72,7 +81,8 @@ class Settings:
     """Every setting of a run; run.json keeps them."""
 
     task: str = setting("spatial", "what is asked", choices=["spatial", "localization"])
-    init: str = setting("runs/stage2", "checkpoint or run folder the policy and its reference start from")
+    think: bool = setting(True, "ask spatial questions to be thought about first; boxes never are")
+    init: str = setting("runs/cold", "checkpoint or run folder the policy and its reference start from")
     data: str = setting("datasets/rooms-spatial", "data folder with train, val, test and ood")
     out: str = setting("runs/rl", "run folder")
     resume: bool = setting(False, "go on where the run in --out was killed, with that run's settings")
@@ -91,6 +101,7 @@ class Settings:
     lora_alpha: float = setting(32.0, "LoRA's products are scaled by alpha / rank")
     shuffle_rewards: bool = setting(False, "control: rewards of the wrong answers; nothing can be learned")
     amp: bool = setting(False, "bf16 automatic mixed precision")
+    shard: bool = setting(False, "split the model over torchrun's ranks (FSDP2) instead of copying it to each (DDP)")
     eval_rows: int = setting(1000, "held-out rows of each kind and split to score at the end")
     eval_every: int = setting(50, "steps between greedy scores on a few validation rows")
     save_every: int = setting(50, "steps between saved states, and between answers kept in completions.jsonl")
@@ -98,6 +109,9 @@ class Settings:
 
 
 VAL_ROWS = 200  # validation rows of a score during training, all kinds together
+EARLY = 5  # steps after which answers of which none has the right form are remarked on
+SHOWN = ("reward", "format", "accuracy", "length", "kl", "entropy", "clipped", "idle", "rollout_seconds",
+         "update_seconds")  # in the progress bar  # fmt: skip
 TASKS = {
     "spatial": {},
     "localization": dict(init="runs/stage1", data="datasets/rooms", out="runs/rl-localization"),
@@ -105,7 +119,8 @@ TASKS = {
 
 
 def presets(given):
-    values = {"out": Settings.out} | TASKS[given.get("task", Settings.task)]
+    direct = {} if given.get("think", Settings.think) else {"init": "runs/stage2"}
+    values = {"out": Settings.out} | direct | TASKS[given.get("task", Settings.task)]
     if given.get("resume"):
         run = RunFolder(given.get("out", values["out"]))
         run.refuse_if_used(resume=True)
@@ -127,11 +142,7 @@ def rollout(s, model, tokenizer, prompts, seed):
             model, prompts, s.max_new_tokens, tokenizer.eos_ids, s.temperature, tokenizer.vision_ids, s.group_size,
             generator,
         )  # fmt: skip
-    texts = [
-        tokenizer.decode([token for token in ids[mask].tolist() if token not in tokenizer.eos_ids])
-        for ids, mask in zip(completions.ids, completions.mask)
-    ]
-    return completions, texts
+    return completions, completions.texts(tokenizer)
 
 
 def advantages(rewards: Tensor) -> Tensor:
@@ -192,14 +203,21 @@ def answer_logprobs(s, model, batch, ids, mask, banned_ids):
 
 
 class GRPOLoss(nn.Module):
-    """The objective of this file's docstring over a pack of groups, and what to watch about it."""
+    """The objective of this file's docstring over a pack of groups, and what to watch about it.
 
-    def __init__(self, s, model, banned_ids):
+    ref_model: the model itself, which without its LoRA is the reference; another one; or None where there is no KL.
+    """
+
+    def __init__(self, s, model, ref_model, banned_ids):
         super().__init__()
-        self.s, self.model, self.banned_ids = s, model, banned_ids
+        self.s, self.model, self.ref_model, self.banned_ids = s, model, ref_model, banned_ids
 
-    def forward(self, batch, ids, mask, advantage, old, ref):
-        """ids, mask, old, ref [B, G, C]; advantage [B, G]; ref None where there is no KL. -> loss, {name: number}"""
+    def forward(self, batch, ids, mask, advantage, old):
+        """ids, mask, old [B, G, C]; advantage [B, G]. -> loss, {name: number}"""
+        ref = None
+        if self.ref_model is not None:
+            with torch.no_grad(), lora_off(self.ref_model):  # without LoRA there is nothing to turn off
+                ref, _ = answer_logprobs(self.s, self.ref_model, batch, ids, mask, self.banned_ids)
         new, entropy = answer_logprobs(self.s, self.model, batch, ids, mask, self.banned_ids)
         ratio = (new - old).exp()
         clipped = ratio.clamp(1 - self.s.clip_eps, 1 + self.s.clip_eps)
@@ -211,6 +229,7 @@ class GRPOLoss(nn.Module):
         lengths = mask.sum(-1)
         loss = (((token_loss + self.s.kl_coef * kl) * mask).sum(-1) / lengths).mean()
         stats = {
+            "loss": loss,
             "kl": (kl * mask).sum() / lengths.sum(),
             "clipped": ((ratio != clipped) & mask).sum() / lengths.sum(),
             "off_policy": ((ratio - 1).abs() * mask).max(),  # 0 but for rounding: sampler and trainer must agree
@@ -222,12 +241,12 @@ class GRPOLoss(nn.Module):
 # ---------------------------------------------------------------- the loop
 
 
-def train(s, runtime, run, loss_module, ref_model, tokenizer, image_config, rows, score):
+def train(s, runtime, run, loss_module, tokenizer, image_config, rows, score):
     """The loop; returns the seconds of training, all sittings together."""
     model, device = loss_module.model, runtime.device
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizers = [torch.optim.AdamW(trained, lr=s.lr, betas=(0.9, 0.95), weight_decay=0.0, fused=True)]
-    step, seconds = 0, 0.0
+    step, seconds, well_formed = 0, 0.0, 0.0
     if s.resume:
         state = checkpoint.load_state(run.state)
         step, seconds = state["step"], state["seconds"]
@@ -246,7 +265,10 @@ def train(s, runtime, run, loss_module, ref_model, tokenizer, image_config, rows
         prompts = [encode_prompt(row, tokenizer, image_config, model.config, ask=True) for row in asked]
         # Its own seed for every step and rank: nothing random has to be saved for a resumed run to be the same.
         sampling_seed = (s.seed * s.steps + step) * runtime.world + runtime.rank
-        completions, texts = rollout(s, model, tokenizer, prompts, sampling_seed)
+        # A split model is whole while it answers. Ranks end their answers after different numbers of tokens, and a
+        # layer gathered anew for each token would wait for ranks that are done; and once a rollout is less to send.
+        with parallel.gathered(loss_module):
+            completions, texts = rollout(s, model, tokenizer, prompts, sampling_seed)
         ids, mask, old = (t.view(share, s.group_size, -1) for t in completions)
         rolled = clock()
 
@@ -267,11 +289,7 @@ def train(s, runtime, run, loss_module, ref_model, tokenizer, image_config, rows
             batch = to_device(pack(prompts[part], ids[part], mask[part]), device)
             parallel.sync_gradients(compute, on=at + s.micro_prompts >= share)
             with autocast(device, s.amp):
-                ref = None
-                if s.kl_coef:
-                    with torch.no_grad(), lora_off(model):  # without LoRA there is nothing to turn off
-                        ref, _ = answer_logprobs(s, ref_model, batch, ids[part], mask[part], tokenizer.vision_ids)
-                loss, stats = compute(batch, ids[part], mask[part], advantage[part], old[part], ref)
+                loss, stats = compute(batch, ids[part], mask[part], advantage[part], old[part])
             (loss * weight).backward()
             totals = {k: totals.get(k, 0.0) + weight * v for k, v in stats.items()}
         norm = torch.nn.utils.clip_grad_norm_(trained, s.clip)
@@ -289,15 +307,20 @@ def train(s, runtime, run, loss_module, ref_model, tokenizer, image_config, rows
             "accuracy": float(accuracies.mean()),
             "idle": float((rewards.std(dim=1) < 1e-6).float().mean()),
             "length": float(mask.sum(-1).float().mean()),
-            "grad_norm": float(norm),
+            "grad_norm": float(parallel.whole(norm)),
             "rollout_seconds": rolled - started,
             "update_seconds": clock() - rolled,
         }
         record = {k: runtime.sum(v) / runtime.world for k, v in record.items()}
         record = {"step": step, "lr": factor, "seconds": round(clock(), 2)} | record
-        bar.set_postfix({k: f"{record[k]:.3f}" for k in ("reward", "format", "accuracy", "kl")})
+        bar.set_postfix({k: f"{record[k]:.3g}" for k in SHOWN})
+        well_formed += record["format"]
+        if step == EARLY and not well_formed and runtime.main:
+            bar.write(f"no answer of the first {EARLY} steps had the form asked for, so nothing is learned: start "
+                      "from a checkpoint that knows it (train.py --stage cold), or raise --max-new-tokens")  # fmt: skip
         if step % s.eval_every == 0:
-            record["val"] = score(step)
+            with parallel.gathered(loss_module):
+                record["val"] = score(step)
         if runtime.main:
             metrics.write(json.dumps(record) + "\n")
         if step % s.save_every == 0 and step < s.steps:
@@ -321,6 +344,8 @@ def main(argv):
         raise UserError(f"--prompts {s.prompts} is no multiple of {runtime.world} ranks")
     if s.group_size < 2:
         raise UserError(f"--group-size {s.group_size}: a group of one has no better and no worse answers")
+    if s.shard and runtime.world == 1:
+        raise UserError("--shard needs several ranks (torchrun)")
     run = RunFolder(s.out)
     run.refuse_if_used(s.resume)
     runtime.say(f"GRPO on {runtime.device}, {runtime.world} rank(s), seed {s.seed}")
@@ -329,38 +354,45 @@ def main(argv):
 
     kinds = DATA_TYPES if s.task == "spatial" else ("localization",)
     limits = {"train": None, "val": VAL_ROWS // len(kinds), "test": s.eval_rows, "ood": s.eval_rows}
-    splits = {split: read_kinds(Path(s.data) / split, kinds, limit) for split, limit in limits.items()}
+    splits = {split: read_kinds(Path(s.data) / split, kinds, limit, s.think) for split, limit in limits.items()}
+    if not splits["train"]:
+        raise UserError(f"{Path(s.data) / 'train'}: no {s.task} rows, so no answer can be scored")
     folder = checkpoint.find(s.init)
-    dtype = torch.bfloat16 if s.lora_rank and s.amp else torch.float32
+    dtype = torch.bfloat16 if s.lora_rank and s.amp and not s.shard else torch.float32  # frozen ones need no more
     model, _ = checkpoint.load(folder, dtype, runtime.device)
     tokenizer, image_config = Tokenizer.load(folder), checkpoint.load_image_config(folder)
-    ref_model = model
+    ref_model = None
     if s.lora_rank:
         add_lora(model, s.lora_rank, s.lora_alpha)
-    elif s.kl_coef:
-        ref_model, _ = checkpoint.load(folder, dtype, runtime.device)
-    loss_module = GRPOLoss(s, model, tokenizer.vision_ids)
+    if s.kl_coef:
+        ref_model = model if s.lora_rank else checkpoint.load(folder, dtype, runtime.device)[0].requires_grad_(False)
+    loss_module = GRPOLoss(s, model, ref_model, tokenizer.vision_ids)
+    if s.shard:
+        models = [model] if ref_model in (None, model) else [model, ref_model]
+        parallel.shard(loss_module, [block for m in models for block in (*m.visual.blocks, *m.model.layers)])
     summarize = Summary(splits["train"], image_config)
+    asking, limit = (model, tokenizer, image_config), {"max_new_tokens": s.max_new_tokens}
 
     def score(step):
-        return validate(model, tokenizer, image_config, splits["val"], summarize, step) if runtime.main else {}
+        return validate(*asking, splits["val"], summarize, step, **limit) if runtime.main else {}
 
     run.path.mkdir(parents=True, exist_ok=True)
     about = {"settings": dataclasses.asdict(s), "environment": environment(runtime.device), "ranks": runtime.world,
              "parameters": model.num_parameters(), "rows": len(splits["train"])}  # fmt: skip
     if runtime.main:
         write_json(run.path / "run.json", about)
-    seconds = train(s, runtime, run, loss_module, ref_model, tokenizer, image_config, splits["train"], score)
-    if s.lora_rank:
-        merge_lora(model)
-    if runtime.main:
-        checkpoint.save(run.checkpoint, model, tokenizer, image_config)
-        held_out = {split: splits[split] for split in ("test", "ood")}
-        write_scores(run.path, *score_splits(model, tokenizer, image_config, held_out, summarize, runtime.say))
-        write_json(run.path / "run.json", about | {"minutes": {"train": round(seconds / 60, 2)}})
-        run.state.unlink(missing_ok=True)
-        runtime.say(f"done in {clock() / 60:.1f} minutes: {write_report(run.path)}")
-    runtime.wait()
+    seconds = train(s, runtime, run, loss_module, tokenizer, image_config, splits["train"], score)
+    with parallel.gathered(loss_module):
+        if s.lora_rank:
+            merge_lora(model)
+        if runtime.main:
+            checkpoint.save(run.checkpoint, model, tokenizer, image_config)
+            held_out = {split: splits[split] for split in ("test", "ood")}
+            write_scores(run.path, *score_splits(*asking, held_out, summarize, runtime.say, **limit))
+            write_json(run.path / "run.json", about | {"minutes": {"train": round(seconds / 60, 2)}})
+            run.state.unlink(missing_ok=True)
+            runtime.say(f"done in {clock() / 60:.1f} minutes: {write_report(run.path)}")
+        runtime.wait()
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@
     python train.py --stage 1             # perception: localize objects, from the base shipped in nanoladder/base
     python train.py --stage 1 --init scratch
     python train.py --stage 2             # understanding: spatial questions, from runs/stage1
+    python train.py --stage cold          # the form of thinking, from runs/stage2: what rl.py starts from
     python train.py --stage 1 --model PATH --lora-rank 16      # a Qwen2.5-VL folder, on one card
     torchrun --nproc_per_node 2 train.py --stage 1             # DDP; with --shard FSDP2, for what one card can't hold
 
@@ -44,6 +45,7 @@ from nanoladder.common import (
     write_json,
 )
 from nanoladder.dataset import (
+    DATA_TYPES,
     FILES,
     IGNORE_INDEX,
     Dataset,
@@ -68,7 +70,7 @@ BASE = Path(__file__).parent / "nanoladder" / "base"
 class Settings:
     """Every setting of a run; run.json keeps them."""
 
-    stage: str = setting("1", "rung to train", choices=["0", "1", "2"])
+    stage: str = setting("1", "rung to train", choices=["0", "1", "2", "cold"])
     preset: str = setting("nano", "model size for --init scratch", choices=["nano", "small"])
     init: str = setting("base", "where weights come from: base (the shipped one), scratch, or a checkpoint folder")
     model: str | None = setting(None, "Qwen2.5-VL folder to train instead, at the paper's rates; overrides --init")
@@ -101,6 +103,7 @@ class Settings:
     shard: bool = setting(False, "split the model over torchrun's ranks (FSDP2) instead of copying it to each (DDP)")
     workers: int = setting(0, "processes that load images; 0 loads in the loop")
     eval_rows: int = setting(1000, "held-out rows of each split to score at the end")
+    max_new_tokens: int = setting(128, "an answer to be scored that has not ended by then is cut")
     eval_every: int = setting(300, "steps between scores on a few validation rows")
     save_every: int = setting(200, "steps between saved states")
     seed: int = setting(0, "seed of initialisation and data order")
@@ -117,18 +120,25 @@ STAGES = {
     # The boxes of stage 1 are mixed in, or they would be forgotten.
     "2": dict(init="runs/stage1", data="datasets/rooms-spatial", images=3000, out="runs/stage2", steps=600,
               mix="localization=0.3,single_image=0.3,multi_view=0.2,video=0.2"),
+    # Short, for it teaches a form more than a skill; direct answers and boxes are replayed, so that neither is lost.
+    # What is held out is asked to think first.
+    "cold": dict(init="runs/stage2", data="datasets/rooms-spatial", images=3000, out="runs/cold", steps=120,
+                 batch_size=8, warmup=20, mix="cold=0.7,localization=0.1,single_image=0.1,multi_view=0.05,video=0.05",
+                 eval_rows=100, eval_every=1000),
 }  # fmt: skip
 # What prepare.py is asked for beside --pictures.
 PREPARE = {
     "0": ["--view-sets", "0", "--videos", "0", "--seeing"],
     "1": ["--view-sets", "0", "--videos", "0"],
     "2": ["--questions", "4"],
+    "cold": ["--questions", "4", "--traces", "1255"],  # the paper's number, added to the rooms of stage 2
 }
 CUDA = dict(preset="small", batch_size=128, amp=True, compile=True, workers=12, eval_every=1000, save_every=1000)
 GPU = {
     "0": CUDA | dict(images=200_000, steps=12_000, lr=1e-3),
     "1": CUDA | dict(images=60_000, steps=6_000),
     "2": CUDA | dict(images=12_000, steps=4_000),
+    "cold": CUDA | dict(images=12_000, steps=300, eval_rows=1000),
 }
 # SpatialLadder's own settings (section 4 of the paper): AdamW, 16 samples a step, one at a time to save memory.
 QWEN = dict(lr=1e-5, muon_lr=0.0, batch_size=16, micro_batch_size=1, recompute=True, compile=False)
@@ -405,10 +415,13 @@ def main(argv):
     if s.shard:
         parallel.shard(losses, [*model.visual.blocks, *model.model.layers])
     summarize = Summary(splits["train"], image_config)
-    few = [row for kind in shares for row in rows_of(splits["val"], kind)[: VAL_ROWS // len(shares)]]
+    kinds = dict.fromkeys(row.kind for row in splits["val"])
+    few = [row for kind in kinds for row in rows_of(splits["val"], kind)[: VAL_ROWS // len(kinds)]]
+    asking = (model, tokenizer, image_config)
+    limit = {"max_new_tokens": s.max_new_tokens}
 
     def score(step):
-        return validate(model, tokenizer, image_config, few, summarize, step) if runtime.main else {}
+        return validate(*asking, few, summarize, step, **limit) if runtime.main else {}
 
     run.path.mkdir(parents=True, exist_ok=True)
     about = {"settings": dataclasses.asdict(s), "environment": environment(runtime.device), "ranks": runtime.world,
@@ -423,7 +436,7 @@ def main(argv):
             checkpoint.save(run.checkpoint, model, tokenizer, image_config)
             scoring = Timer()
             held_out = {split: splits[split] for split in ("test", "ood")}
-            write_scores(run.path, *score_splits(model, tokenizer, image_config, held_out, summarize, runtime.say))
+            write_scores(run.path, *score_splits(*asking, held_out, summarize, runtime.say, **limit))
             seconds = {"data": data_seconds, "train": train_seconds, "score": scoring()}  # train: all sittings together
             if runtime.device.type == "cuda":
                 about["peak_memory_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
@@ -445,17 +458,23 @@ def mixture(text):
 
 
 def load_splits(s, kinds, runtime):
-    """Checked rows of train, val, test and ood; the rooms are made first where the data folder is missing."""
-    data = Path(s.data)
-    if runtime.main and not all((data / "ood" / FILES[kind]).exists() for kind in kinds):
+    """Checked rows of train, val, test and ood; what is missing in the data folder is made first.
+
+    Only train has traces. What they teach is held to the spatial questions of the other splits, thought about first.
+    """
+    data, think = Path(s.data), "cold" in kinds
+    held_out = [kind for kind in dict.fromkeys([*kinds, *(DATA_TYPES if think else ())]) if kind != "cold"]
+    needed = [data / "train" / FILES[kind] for kind in kinds] + [data / "ood" / FILES[kind] for kind in held_out]
+    if runtime.main and not all(path.exists() for path in needed):
         command = [sys.executable, "-m", "data.rooms.prepare", "--out", str(data), "--pictures", str(s.images),
                    *PREPARE[s.stage]]  # fmt: skip
         runtime.say("making rooms: " + " ".join(command[1:]))
         if subprocess.run(command, cwd=Path(__file__).parent).returncode:
             raise UserError(f"making the rooms in {data} failed; the reason is above")
     runtime.wait()
-    limits = {"train": None, "val": None, "test": s.eval_rows, "ood": s.eval_rows}
-    splits = {split: read_kinds(data / split, kinds, limit) for split, limit in limits.items()}
+    limits = {"val": None, "test": s.eval_rows, "ood": s.eval_rows}
+    splits = {split: read_kinds(data / split, held_out, limit, think) for split, limit in limits.items()}
+    splits["train"] = read_kinds(data / "train", kinds)
     if lacking := [kind for kind in kinds if not rows_of(splits["train"], kind)]:
         raise UserError(f"{data}: no {lacking[0]} rows to train on; make them (data.rooms.prepare), or change --mix")
     return splits

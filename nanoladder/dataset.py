@@ -8,8 +8,12 @@ Every data set is a folder with a JSONL file in SpatialLadder-26k's fields and t
 An answer is a list of boxes in pixels of the original image, or a string: of a choice the letter of one of the row's
 options (["A. chair", "B. lamp"]), of a number its digits in the unit that the question names, of a change of view its
 motions ("move_right:0.4,rotate_up:5"). A row without options has null there, or no such field. A benchmark's row may
-also say its `task` and `source` in the benchmark's own words, by which nanoladder/benchmarks.py averages. Rows about
-the same images become one sequence, so that the images are encoded once and only the questions tell the answers apart:
+also say its `task` and `source` in the benchmark's own words, by which nanoladder/benchmarks.py averages. A row of the
+cold start has, in SpatialLadder's fields, "prompt" and "solution" for "question" and "answer": a solution thinks first,
+<think>...</think><answer>B</answer>.
+
+Rows about the same images become one sequence, so that the images are encoded once and only the questions tell the
+answers apart:
 
     prefix    <|im_start|>user <image>          segment 0, seen by everything after it
     question  Locate the chair. ... answer      segment 1, sees the prefix and itself
@@ -32,7 +36,7 @@ from PIL import Image
 from nanoladder.common import UserError, progress
 from nanoladder.image import MAX_FILE_PIXELS, fit, load_image, preprocess, preprocess_video, rescale_box
 from nanoladder.model import mrope_position_ids
-from nanoladder.rewards import parse_motion
+from nanoladder.rewards import parse_motion, parse_thought
 
 IGNORE_INDEX = -100  # labels without a loss, as torch.nn.functional.cross_entropy has it
 DATA_TYPES = ("single_image", "multi_view", "video")
@@ -41,9 +45,13 @@ CHOICES = ("relative distance", "relative direction", "appearance order", "route
 NUMBERS = ("object size", "room size", "object count", "absolute distance")  # in cm, m^2, pieces, m
 MOTION = "view change"  # how the camera moved between two views: metres and degrees along five axes
 SEEING = ("point", "list", "colour", "place", "side", "which", "count", "order", "next")  # stage 0's, any short text
-QUESTION_TYPES = ("localization", *CHOICES, *NUMBERS, MOTION, *SEEING)
+TRACE = "trace"  # of a cold-start row that does not tell its type
+QUESTION_TYPES = ("localization", *CHOICES, *NUMBERS, MOTION, *SEEING, TRACE)
 # The file in a split's folder that holds the rows of each kind (Row.kind).
-FILES = {"localization": "localization.jsonl", "seeing": "seeing.jsonl", **dict.fromkeys(DATA_TYPES, "spatial.jsonl")}
+FILES = {"localization": "localization.jsonl", "seeing": "seeing.jsonl", **dict.fromkeys(DATA_TYPES, "spatial.jsonl"),
+         "cold": "cold.jsonl"}  # fmt: skip
+# What follows a question that is to be thought about first; rewards.parse_thought reads what comes of it.
+THINK = "Think in <think></think>, then answer in <answer></answer>."
 VIDEO_FPS = 2.0  # frames a second that a row's video frames are taken to have; the rooms' walks make 0.6 m/s of it
 PADDING_STEP = 16  # sequence lengths are rounded up to this, so that few shapes exist to compile and to tune
 
@@ -64,6 +72,8 @@ class Row:
     options: tuple[str, ...] = ()  # of a choice, each with its letter: "A. chair"
     task: str = ""
     source: str = ""
+    solution: str = ""  # of a cold-start row: the whole completion to learn, the answer in it
+    think: bool = False  # whether the prompt asks to think first
 
     @property
     def is_localization(self):
@@ -71,9 +81,11 @@ class Row:
 
     @property
     def kind(self):
-        """What a mixture counts by: localization, seeing, or of spatial questions what they are about."""
+        """What a mixture counts by: localization, seeing, cold, or of spatial questions what they are about."""
         if self.is_localization:
             return "localization"
+        if self.solution:
+            return "cold"
         return "seeing" if self.question_type in SEEING else self.data_type
 
 
@@ -93,6 +105,8 @@ def read_rows(path):
                 raw = json.loads(line)
             except ValueError as error:
                 raise UserError(f"{where}: not valid JSON ({error})") from None
+            if isinstance(raw, dict):  # the paper's cold-start rows have no number
+                raw.setdefault("question_id", number)
             rows.append(check_row(raw, path.parent, where))
     if not rows:
         raise UserError(f"{path}: no rows in it")
@@ -103,10 +117,15 @@ def rows_of(rows, kind):
     return [row for row in rows if row.kind == kind]
 
 
-def read_kinds(folder, kinds, limit=None):
-    """Checked rows of the given kinds in a split's folder, a subset of at most `limit` of each, images opened once."""
+def read_kinds(folder, kinds, limit=None, think=False):
+    """Checked rows of the given kinds in a split's folder, a subset of at most `limit` of each, images opened once.
+
+    think: whether spatial questions are to be thought about first; what is seen at a glance never is.
+    """
     read = {file: read_rows(Path(folder) / file) for file in dict.fromkeys(FILES[kind] for kind in kinds)}
     rows = [row for kind in kinds for row in subset(rows_of(read[FILES[kind]], kind), limit)]
+    for row in rows:
+        row.think |= think and row.kind in DATA_TYPES
     check_images(rows)
     return rows
 
@@ -130,6 +149,13 @@ def check_row(raw, folder, where):
     """The Row of a JSON value whose images lie in `folder`; a UserError that starts with `where` if it is none."""
     if not isinstance(raw, dict):
         raise UserError(f"{where}: a row must be a JSON object, not {type(raw).__name__}")
+    solution = raw.get("solution", "")
+    if solution:
+        parts = parse_thought(solution) if isinstance(solution, str) else None
+        if parts is None:
+            raise UserError(f"{where}: a solution must be <think>...</think><answer>...</answer> and nothing else")
+        raw = {"question_type": TRACE} | raw
+        raw |= {"question": raw.get("prompt"), "answer": parts[1].strip()}
     for field, kind in (("question_id", int), ("question", str), ("answer", (str, list)), ("image", list)):
         if not isinstance(raw.get(field), kind):
             raise UserError(f"{where}: field '{field}' is missing or of the wrong type")
@@ -161,7 +187,7 @@ def check_row(raw, folder, where):
         raw["question_id"], raw["question"], raw["answer"],
         tuple(_inside(folder, name, where) for name in raw["image"]),
         kind, raw["data_type"], raw.get("level", 0), where, options=tuple(options or ()),
-        task=raw.get("task", ""), source=raw.get("source", ""),
+        task=raw.get("task", ""), source=raw.get("source", ""), solution=solution, think=bool(solution),
     )  # fmt: skip
 
 
@@ -260,24 +286,27 @@ def boxes_in_input(row, image_config):
 
 
 def prompt_text(row):
-    """What the user asks: the question, its options, and in which form to answer.
+    """What the user asks: the question, its options, in which form to answer, and whether to think first.
 
     >>> prompt_text(row)
     'Which is nearest to the bed?\\nOptions: A. lamp B. sofa C. desk\\nAnswer with the letter.'
     """
+    lines = [row.question]
     if row.options:
-        return f"{row.question}\nOptions: {' '.join(row.options)}\nAnswer with the letter."
-    return row.question + ("\nAnswer with a number." if row.question_type in NUMBERS else "")
+        lines += [f"Options: {' '.join(row.options)}", "Answer with the letter."]
+    if row.question_type in NUMBERS:
+        lines.append("Answer with a number.")
+    return "\n".join([*lines, THINK] if row.think else lines)
 
 
 def target_text(row, image_config):
-    """What the assistant should say: the answer itself, or its boxes as compact JSON, label before box.
+    """What the assistant should say: the answer itself, a trace that ends in it, or boxes as JSON, label before box.
 
     >>> target_text(row, image_config)
     '[{"label":"chair","bbox_2d":[12,34,56,78]}]'
     """
     if not row.is_localization:
-        return row.answer
+        return row.solution or row.answer
     return json.dumps(boxes_in_input(row, image_config), separators=(",", ":"))
 
 

@@ -7,7 +7,7 @@ scores = Summary(train_rows, image_config)("localization", predictions)
 import dataclasses
 import json
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from functools import cached_property
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from nanoladder.dataset import boxes_in_input, encode_prompt, prompt_text, rows_
 from nanoladder.generate import generate
 from nanoladder.image import fit
 from nanoladder.pictures import draw_attention, draw_samples
-from nanoladder.rewards import UNITS, parse_boxes, parse_choice, parse_number, score_answer, score_boxes
+from nanoladder.rewards import answer_block, parse_boxes, read_answer, score_answer, score_boxes
 from nanoladder.tables import (
     as_text,
     best_constant_box,
@@ -82,16 +82,17 @@ class Journal:
 
 
 @torch.no_grad()
-def predict(model, tokenizer, image_config, rows, batch_size=128, max_new_tokens=128, samples=0, journal=None,
-            about=None, say=None, title="evaluate"):  # fmt: skip
-    """Greedy answers to `rows` with their scores: a list of dicts in the rows' order, ready for predictions.jsonl.
+def predict(model, tokenizer, image_config, rows, batch_size=128, max_new_tokens=128, temperature=0.0, samples=0,
+            journal=None, about=None, say=None, title="evaluate"):  # fmt: skip
+    """Answers to `rows` with their scores: a list of dicts in the rows' order, ready for predictions.jsonl.
 
+    Greedy at temperature 0. Rows to be thought about first (read_kinds(..., think=True)) are asked and scored so.
     With samples=N, N answers to each row at temperature 1 instead: "samples", and their "semantic_entropy". `about` is
     put into every dict; `journal` keeps them on the way.
     """
     model.eval()
     journal, start, predictions = journal or Journal(), time.time(), [None] * len(rows)
-    decoding = {"temperature": 1 if samples else 0, "max_new_tokens": max_new_tokens}
+    decoding = {"temperature": 1.0 if samples else temperature, "max_new_tokens": max_new_tokens}
     # Alike answers together: a batch runs until its longest is done.
     order = sorted(range(len(rows)), key=lambda i: (len(rows[i].images), len(target_text(rows[i], image_config)), i))
     bar, group = progress(total=len(rows), desc=title, unit="row"), max(1, samples)
@@ -108,11 +109,7 @@ def predict(model, tokenizer, image_config, rows, batch_size=128, max_new_tokens
                 model, prompts, max_new_tokens, tokenizer.eos_ids, decoding["temperature"], tokenizer.vision_ids,
                 group, generator,
             )  # fmt: skip
-            texts = [
-                tokenizer.decode([token for token in ids[mask].tolist() if token not in tokenizer.eos_ids])
-                for ids, mask in zip(completions.ids, completions.mask)
-            ]
-            answers = []
+            texts, answers = completions.texts(tokenizer), []
             for k, row in enumerate(batch):
                 own = texts[k * group : (k + 1) * group]
                 scored = spread(own, row) if samples else judge(own[0], row, image_config)
@@ -132,6 +129,8 @@ def describe(row, image_config):
     return {
         "question_id": row.question_id,
         "question_type": row.question_type,
+        "task": row.task,
+        "source": row.source,
         "level": row.level,
         "images": [str(path) for path in row.images],
         "input_size": fit(row.sizes[0], image_config),
@@ -148,14 +147,11 @@ def judge(text, row, image_config):
 
 
 def parse_answer(text, row):
-    """Boxes, letter, number (in the asked unit) or words that an answer states; None where the scorer reads none."""
+    """Boxes, letter, number (in the asked unit), motion or words that an answer states; None where none can be read."""
     if row.is_localization:
         return parse_boxes(text)
-    if row.options:
-        return parse_choice(text, row.options)
-    if row.question_type in UNITS:
-        return parse_number(text, row.question_type)
-    return text.strip().lower() or None
+    said = read_answer(answer_block(text) if row.think else text, row)
+    return said.strip().lower() or None if isinstance(said, str) else said
 
 
 def spread(texts, row):
@@ -196,9 +192,9 @@ class Summary:
     """Scores of predictions of one kind, beside those of constant answers fitted on training rows."""
 
     def __init__(self, train_rows, image_config):
-        self.rows, self.image_config = {}, image_config
+        self.rows, self.image_config = defaultdict(list), image_config
         for row in train_rows:
-            self.rows.setdefault(row.kind, []).append(row)
+            self.rows[row.kind].append(row)
 
     @cached_property
     def constant_box(self):
@@ -223,12 +219,12 @@ def line(scores):
     return ", ".join(f"{k} {v:.3f}" if isinstance(v, float) else f"{k} {v}" for k, v in numbers.items())
 
 
-def validate(model, tokenizer, image_config, rows, summarize, step):
-    """Greedy scores of a few rows on the way, one printed line for each of their kinds: {kind: summary}."""
+def validate(model, tokenizer, image_config, rows, summarize, step, **decoding):
+    """Scores of a few rows on the way, one printed line for each of their kinds: {kind: summary}."""
     scores = {}
     for kind in dict.fromkeys(row.kind for row in rows):
         asked = rows_of(rows, kind)
-        scores[kind] = summarize(kind, predict(model, tokenizer, image_config, asked, title="validate"))
+        scores[kind] = summarize(kind, predict(model, tokenizer, image_config, asked, title="validate", **decoding))
         tqdm.write(f"step {step}: validation, {kind}: {line(scores[kind])}")
     return scores
 

@@ -25,6 +25,11 @@ class Completions(NamedTuple):
     mask: Tensor  # [B*G, C] true up to and including the first end token
     logprobs: Tensor  # [B*G, C] under policy_logprobs, 0 behind the end
 
+    def texts(self, tokenizer) -> list[str]:
+        """What each sample says, without the token that ends it."""
+        said = [ids[mask].tolist() for ids, mask in zip(self.ids, self.mask)]
+        return [tokenizer.decode([token for token in own if token not in tokenizer.eos_ids]) for own in said]
+
 
 def policy_logprobs(logits: Tensor, temperature: float = 1.0, banned_ids=()) -> Tensor:
     """Log-probabilities [..., V] of the policy, in fp32: one definition for the sampler and the trainer.

@@ -41,6 +41,8 @@ def sync_gradients(root: nn.Module, on: bool):
 def gathered(root: nn.Module):
     """Inside, a split model is whole on every rank, for answering and for saving; else nothing changes."""
     parts = [module for module in root.modules() if isinstance(module, FSDPModule)]
+    if parts:
+        root._get_fsdp_state()._lazy_init()  # FSDP takes whichever runs first for the root; here a block might
     for part in parts:
         part.unshard()
         part.set_reshard_after_forward(False, recurse=False)

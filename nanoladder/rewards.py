@@ -69,6 +69,38 @@ def score_boxes(text, truth):
     }
 
 
+# ---------------------------------------------------------------- thinking first
+
+TAGS = ("<think>", "</think>", "<answer>", "</answer>")
+
+
+def in_tags(thought, answer):
+    """A completion that thinks first: what the cold start teaches, and what parse_thought reads."""
+    return f"<think>{thought}</think><answer>{answer}</answer>"
+
+
+def parse_thought(text):
+    """(thought, answer) of a text that is one think block, then one answer block and nothing else; None of any other.
+
+    The blocks may have many lines and white space between them.
+
+    >>> [parse_thought(text) for text in ("<think>1 + 1</think>\\n<answer>2</answer>", "<answer>2</answer>")]
+    [('1 + 1', '2'), None]
+    """
+    if any(text.count(tag) != 1 for tag in TAGS):  # no tag is nested or repeated
+        return None
+    found = re.fullmatch(r"<think>(.*)</think>\s*<answer>(.*)</answer>", text, re.DOTALL)
+    return found and found.groups()
+
+
+def answer_block(text):
+    """What stands in the only answer block of a text, whatever stands around it; "" where there is none, or several."""
+    if text.count("<answer>") != 1 or text.count("</answer>") != 1:
+        return ""
+    found = re.search(r"<answer>(.*)</answer>", text, re.DOTALL)
+    return found[1] if found else ""
+
+
 # ---------------------------------------------------------------- short answers
 
 
@@ -161,31 +193,42 @@ def read_answer(text, row):
 
 
 def score_answer(text, row):
-    """{"accuracy"} of a short answer to a dataset row, in [0, 1].
+    """{"accuracy"} of an answer to a dataset row, in [0, 1].
 
     Of a choice 0 or 1, of a number its MRA, of a change of view the mean MRA over its five axes (SPAR-Bench, arXiv
-    2503.22976; its published script divides by the predicted motion where it means the true one).
+    2503.22976; its published script divides by the predicted motion where it means the true one). Where the row is to
+    be thought about first, accuracy reads the answer block alone, and "format" is 1 for a completion of the right form,
+    whatever it answers.
     """
+    if row.think:
+        return {"format": float(parse_thought(text) is not None), "accuracy": _accuracy(answer_block(text), row)}
+    return {"accuracy": _accuracy(text, row)}
+
+
+def _accuracy(text, row):
     said = read_answer(text, row)
     if said is None:
-        return {"accuracy": 0.0}
+        return 0.0
     if row.question_type in UNITS:
-        return {"accuracy": float(relative_accuracy(said, float(row.answer)))}
+        return float(relative_accuracy(said, float(row.answer)))
     if row.question_type == "view change":
         scores = [relative_accuracy(value, true) for value, true in zip(said, parse_motion(row.answer))]
-        return {"accuracy": sum(scores) / len(scores)}
-    return {"accuracy": float(said == row.answer) if row.options else exact_match(text, row.answer)}
+        return sum(scores) / len(scores)
+    return float(said == row.answer) if row.options else exact_match(text, row.answer)
 
 
 def reward(text, row, truth=None):
     """{"format", "accuracy"} of an answer to a dataset row, each in [0, 1]; GRPO's reward is their sum.
 
     truth: a localization row's boxes as score_boxes takes them. Its accuracy is the mean IoU, less what boxes nobody
-    asked for cost: twice as many boxes as asked, half the accuracy. Format is whether the answer can be read at all.
+    asked for cost: twice as many boxes as asked, half the accuracy. Format is whether a direct answer can be read at
+    all; of one that is thought about first see score_answer.
     """
     if row.is_localization:
         scores, said = score_boxes(text, truth), parse_boxes(text) or []
         return {"format": scores["valid_json"], "accuracy": scores["iou"] * len(truth) / max(len(truth), len(said))}
+    if row.think:
+        return score_answer(text, row)
     return {"format": float(read_answer(text, row) is not None)} | score_answer(text, row)
 
 

@@ -111,7 +111,8 @@ def summarize_spatial(predictions, train_rows, seed=0):
     of options (VSI-Bench). nq and mcq are means over numeric and multiple-choice types, avg over all types: a macro
     average. micro is the plain mean over rows, which some harnesses print instead.
     Returns {"avg", "micro", "nq", "mcq", "constant", "interval" (of avg), "nq_interval", "mcq_interval", "n",
-    "types": {type: {"accuracy", "constant", "interval", "n"}}}.
+    "types": {type: {"accuracy", "constant", "interval", "n"}}}, and for thinking answers
+    "format": the share of completions of the right form.
     """
     drawn, types = type_draws(predictions, seed), {}
     for kind in drawn:
@@ -127,7 +128,8 @@ def summarize_spatial(predictions, train_rows, seed=0):
         draws = [drawn[kind] for kind in drawn if kinds is None or kind in kinds]
         return interval(np.mean(draws, axis=0)) if draws else None
 
-    return {
+    formats = [p["scores"]["format"] for p in predictions if "format" in p["scores"]]
+    return ({"format": float(np.mean(formats))} if formats else {}) | {
         "avg": macro(types, "accuracy"),
         "micro": float(np.mean([p["scores"]["accuracy"] for p in predictions])),
         "nq": macro(types, "accuracy", NUMBERS),
@@ -278,6 +280,8 @@ def _paper_table(title, summary):
             rows.append((name, _percent(summary[key]), _range(low_high),
                          *(_percent(macro(types, b, kinds)) for b in beside), str(n)))  # fmt: skip
     rows.append(("mean over rows (micro)", _percent(summary["micro"]), "", *("" for _ in beside), str(summary["n"])))
+    if "format" in summary:
+        rows.append(("valid form", _percent(summary["format"]), "", *("" for _ in beside), str(summary["n"])))
     return Table(f"{title}, %", ("", "score", "95 %", *beside, "n"), rows)
 
 

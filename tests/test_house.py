@@ -12,8 +12,9 @@ LEAVES = {"model", "image", "tokenizer", "rewards", "muon", "lora"}
 OPTIONAL = {"data/convert.py": {"pyarrow"}, "data/vsibench/prepare.py": {"av"}}  # pip install -e '.[bench]'
 FILES = [*ROOT.glob("*.py"), *ROOT.glob("nanoladder/*.py"), *ROOT.glob("data/**/*.py")]
 CONVERTERS = ["spatialladder", "spbench", "vsibench", "cvbench", "sparbench", "viewspatial"]
-SCRIPTS = [["train.py"], ["rl.py"], ["eval.py"], ["-m", "data.rooms.prepare"], ["-m", "data.rooms.baselines"]]
-SCRIPTS += [["-m", f"data.{name}.prepare"] for name in CONVERTERS]
+MODULES = [*(f"data.rooms.{name}" for name in ("prepare", "baselines", "traces")),
+           *(f"data.{name}.prepare" for name in CONVERTERS)]  # fmt: skip
+SCRIPTS = [["train.py"], ["rl.py"], ["eval.py"], *(["-m", name] for name in MODULES)]
 
 
 def imported(path, nodes=None):

@@ -1,18 +1,24 @@
 """Scores of localization answers: hand-made cases and a check against a pixel count that shares no formula."""
 
 import json
+import re
 
 import numpy as np
 import pytest
 
 from nanoladder.dataset import Row
 from nanoladder.rewards import (
+    TAGS,
+    answer_block,
     box_iou,
     exact_match,
+    in_tags,
     parse_boxes,
     parse_choice,
     parse_number,
+    parse_thought,
     relative_accuracy,
+    reward,
     score_answer,
     score_boxes,
 )
@@ -100,6 +106,70 @@ def test_an_answer_is_scored_by_its_rows_type():
     assert score_answer("75 cm", row("object size", "100")) == {"accuracy": pytest.approx(0.6)}
     assert score_answer("75 l", row("object size", "100")) == {"accuracy": 0.0}
     assert score_answer("Red.", row("colour", "red")) == {"accuracy": 1.0}
+
+
+# ---------------------------------------------------------------- thinking first
+
+
+def thinking(kind, answer, options=()):
+    return Row(1, "?", answer, (), kind, "video", 1, "rows.jsonl:1", options=options, think=True)
+
+
+GOOD = "<think>I see a bed.</think><answer>B</answer>"
+
+
+@pytest.mark.parametrize("text, valid, answer", [
+    (GOOD, 1, "B"),
+    ("<think>one\ntwo</think>\n\n<answer>\nB\n</answer>", 1, "\nB\n"),
+    ("<think></think><answer></answer>", 1, ""),
+    ("<think>a < b > c</think><answer>B</answer>", 1, "B"),
+    (" " + GOOD, 0, "B"), (GOOD + "\n", 0, "B"), ("So: " + GOOD, 0, "B"), (GOOD + " Done.", 0, "B"),
+    ("<answer>B</answer><think>late</think>", 0, "B"),
+    ("<think>never closed<answer>B</answer>", 0, "B"),
+    ("<think>a</think> then <answer>B</answer>", 0, "B"),
+    ("<think><think>a</think></think><answer>B</answer>", 0, "B"),
+    ("<think>a</think><think>b</think><answer>B</answer>", 0, "B"),
+    ("<think>a <answer>B</answer></think>", 0, "B"),
+    ("<think>a</think><answer>A</answer><answer>B</answer>", 0, ""),
+    ("<think><answer>A</answer></think><answer>B</answer>", 0, ""),
+    ("<think>a</think><answer><answer>B</answer></answer>", 0, ""),
+    ("<think>a</think><answer>B", 0, ""), ("<think>a</think></answer>B<answer>", 0, ""),
+    ("B", 0, ""), ("", 0, ""), ("<THINK>a</THINK><ANSWER>B</ANSWER>", 0, ""),
+])  # fmt: skip
+def test_the_form_of_thinking(text, valid, answer):
+    assert (parse_thought(text) is not None) == bool(valid) and answer_block(text) == answer
+    right = float(answer.strip() == "B")
+    row = thinking("relative distance", "B", ("A. bed", "B. chair"))
+    assert reward(text, row) == score_answer(text, row) == {"format": valid, "accuracy": right}
+
+
+def test_only_the_answer_block_is_read():
+    size = thinking("object size", "100")
+    assert reward(in_tags("The sides are 40, 75, 20.", "100 cm"), size) == {"format": 1.0, "accuracy": 1.0}
+    assert reward(in_tags("The sides are 100.", "75"), size)["accuracy"] == pytest.approx(0.6)
+    assert reward(in_tags("The longest is 100.", "long"), size) == {"format": 1.0, "accuracy": 0.0}
+    assert reward("100", size) == {"format": 0.0, "accuracy": 0.0}  # a direct answer where a thought is asked for
+    assert parse_thought(in_tags("a", "b")) == ("a", "b")
+
+
+def test_whatever_a_model_writes_is_scored_and_only_right_answers_are_rewarded():
+    """Random pieces of tags, numbers and letters; 'right' is told by another reading of the text."""
+    rng = np.random.default_rng(0)
+    pieces = [*TAGS, *TAGS, "100", "B", "A or B", "-0", "1e308", "9" * 400, "nan", "inf", "١٠٠", "\n", " ", "\x00",
+              "好", "<think", "B. chair", "1,0,0"]  # fmt: skip
+    choice = thinking("relative distance", "B", ("A. bed", "B. chair"))
+    size = thinking("object size", "100")
+    rewarded = 0
+    for _ in range(20_000):
+        text = "".join(pieces[k] for k in rng.integers(0, len(pieces), rng.integers(0, 9)))
+        for row in (choice, size):
+            scores = reward(text, row)
+            assert scores["format"] in (0.0, 1.0) and 0 <= scores["accuracy"] <= 1
+            if scores["accuracy"]:
+                said, rewarded = text.split("<answer>")[1].split("</answer>")[0], rewarded + 1
+                numbers = [int(digits) for digits in re.findall(r"\d+", said)]
+                assert numbers == [100] if row is size else said.strip() in ("B", "B. chair"), (text, said)
+    assert rewarded > 50
 
 
 def test_relative_accuracy_counts_thresholds():

@@ -1,11 +1,21 @@
-"""GRPO: sampler and trainer agree, the loss is its definition, resuming is exact, and rewards are what is learned."""
+"""GRPO: sampler and trainer agree, the loss is its definition, resuming is exact, and rewards are what is learned.
 
+Run by torchrun, this file is one rank of the last test.
+"""
+
+import copy
 import dataclasses
 import json
+import os
+import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from conftest import ROOT
 from PIL import Image
 
 import rl
@@ -13,7 +23,7 @@ import train
 from nanoladder import checkpoint
 from nanoladder.common import UserError
 from nanoladder.dataset import Row, encode_prompt
-from nanoladder.generate import policy_logprobs
+from nanoladder.generate import Completions, policy_logprobs
 from nanoladder.image import ImageConfig
 from nanoladder.model import PRESETS, Qwen2_5_VL
 from nanoladder.tokenizer import Tokenizer
@@ -70,25 +80,30 @@ def test_the_loss_is_its_definition(asked):
     model, tok, prompts = asked
     ids, mask, old = sampled(asked)
     torch.manual_seed(1)
-    old, ref = old + 0.3 * torch.randn_like(old), old + 0.3 * torch.randn_like(old)
+    old, reference = old + 0.3 * torch.randn_like(old), copy.deepcopy(model).requires_grad_(False)
+    for p in reference.model.parameters():
+        p += 0.02 * torch.randn_like(p)
     advantage = torch.randn(ids.shape[:2])
-    compute = rl.GRPOLoss(QUICK, model, tok.vision_ids)
-    loss, stats = compute(rl.pack(prompts, ids, mask), ids, mask, advantage, old, ref)
+    compute = rl.GRPOLoss(QUICK, model, reference, tok.vision_ids)
+    loss, stats = compute(rl.pack(prompts, ids, mask), ids, mask, advantage, old)
+
+    def logprobs(model, prompt, own):
+        """Of one answer's tokens, the prompt and the answer alone in their sequence."""
+        whole = torch.cat((torch.tensor(prompt["input_ids"]), own))[None]
+        after = prompt["next_position"] + torch.arange(len(own))
+        positions = torch.cat((prompt["position_ids"], after.expand(3, -1)), dim=1)[:, None]
+        hidden = model(whole, positions, model.visual(prompt["pixel_values"], prompt["grid_thw"]))
+        logits = model.lm_head(hidden)[0, -len(own) - 1 : -1]
+        return policy_logprobs(logits, 1.0, tok.vision_ids)[torch.arange(len(own)), own]
 
     answers, kls = [], []
     for b, prompt in enumerate(prompts):
         for g in range(QUICK.group_size):
             own = ids[b, g][mask[b, g]]
-            whole = torch.cat((torch.tensor(prompt["input_ids"]), own))[None]
-            after = prompt["next_position"] + torch.arange(len(own))
-            positions = torch.cat((prompt["position_ids"], after.expand(3, -1)), dim=1)[:, None]
-            hidden = model(whole, positions, model.visual(prompt["pixel_values"], prompt["grid_thw"]))
-            logits = model.lm_head(hidden)[0, -len(own) - 1 : -1]
             total = 0.0
-            for t, token in enumerate(own):
-                new = policy_logprobs(logits[t], 1.0, tok.vision_ids)[token]
+            for t, (new, ref) in enumerate(zip(logprobs(model, prompt, own), logprobs(reference, prompt, own))):
                 ratio, a = (new - old[b, g, t]).exp(), advantage[b, g]
-                kl = (ref[b, g, t] - new).exp() - (ref[b, g, t] - new) - 1
+                kl = (ref - new).exp() - (ref - new) - 1
                 kls.append(kl.item())
                 total = total - min(ratio * a, ratio.clamp(0.8, 1.2) * a) + 0.01 * kl
             answers.append(total / len(own))
@@ -165,7 +180,69 @@ def test_lora_without_a_second_model(rooms, start, tmp_path):
 @pytest.mark.parametrize("flags, complaint", [
     (["--group-size", "1"], "a group of one"),
     (["--resume"], "nothing to resume"),
+    (["--shard"], "needs several ranks"),
 ])  # fmt: skip
 def test_refusals(rooms, start, tmp_path, flags, complaint):
     with pytest.raises(UserError, match=complaint):
         run(rooms, start, tmp_path / "out", *flags)
+
+
+def test_a_form_nobody_finds_is_remarked_on(rooms, start, tmp_path, capsys):
+    run(rooms, start, tmp_path / "stuck", "--steps", "5", "--prompts", "2", "--group-size", "2", "--eval-every", "9",
+        "--eval-rows", "1", "--max-new-tokens", "2", "--kl-coef", "0")  # fmt: skip
+    assert capsys.readouterr().out.count("no answer of the first 5 steps had the form asked for") == 1
+    metrics = [json.loads(text) for text in (tmp_path / "stuck" / "metrics.jsonl").read_text().splitlines()]
+    assert all(m["kl"] == m["format"] == 0 and m["idle"] == 1 for m in metrics)
+
+
+# ---------------------------------------------------------------- several ranks
+
+
+def one_by_one(s, model, tokenizer, prompts, seed, rollout=rl.rollout):
+    """Answers that depend on their prompt alone, not on which rank asks it, nor beside what."""
+    apart = [rollout(s, model, tokenizer, [prompt], sum(prompt["input_ids"])) for prompt in prompts]
+    longest = max(completions.ids.shape[1] for completions, _ in apart)
+    parts = zip(*([F.pad(part, (0, longest - part.shape[1])) for part in completions] for completions, _ in apart))
+    return Completions(*map(torch.cat, parts)), [text for _, texts in apart for text in texts]
+
+
+def save_twice(path, state, save=checkpoint.save_state):
+    """A finished run drops its state: keep one of the way."""
+    save(path, state)
+    shutil.copy(path, path.with_name("kept.safetensors"))
+
+
+def rank_of_the_test(patch, *flags):
+    patch.setattr(rl, "rollout", one_by_one)
+    patch.setattr(rl, "reward", lambda text, row, truth: {"format": 0.0, "accuracy": len(set(text)) / 20})
+    patch.setattr(checkpoint, "save_state", save_twice)
+    rl.main(flags)
+
+
+def test_a_split_model_learns_as_a_whole_one_and_goes_on_alone(rooms, start, tmp_path, monkeypatch):
+    flags = ["--data", str(rooms), "--init", str(start), *TINY, "--steps", "2", "--save-every", "1", "--kl-coef", "0.1",
+             "--eval-rows", "1", "--eval-every", "9"]  # fmt: skip
+    rank_of_the_test(monkeypatch, *flags, "--out", str(tmp_path / "whole"))
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", __file__]
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    subprocess.run([*command, *flags, "--out", str(tmp_path / "split"), "--shard"], check=True, env=env)
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    shutil.copy(tmp_path / "split" / "run.json", alone)
+    shutil.copy(tmp_path / "split" / "kept.safetensors", alone / "state.safetensors")
+    rank_of_the_test(monkeypatch, "--out", str(alone), "--resume", "--no-shard")
+
+    whole, split = ([json.loads(text) for text in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+                    for name in ("whole", "split"))  # fmt: skip
+    for name in ("loss", "reward", "grad_norm", "length"):
+        assert [m[name] for m in whole] == pytest.approx([m[name] for m in split], rel=1e-4, abs=1e-6), name
+    assert whole[0]["grad_norm"] > 0
+    for other in ("split", "alone"):
+        for name, weight in weights(tmp_path / "whole").items():
+            assert torch.allclose(weight, weights(tmp_path / other)[name], atol=1e-5), (other, name)
+
+
+if __name__ == "__main__":
+    with pytest.MonkeyPatch.context() as patch:
+        rank_of_the_test(patch, *sys.argv[1:])
+    torch.distributed.destroy_process_group()

@@ -285,8 +285,8 @@ def made(tmp_path_factory):
     return make(tmp_path_factory.mktemp("spatial"))
 
 
-def make(folder, by_hand=()):
-    """Prepare six training rooms with shards of two rooms; `by_hand` shards first."""
+def make(folder, by_hand=(), extra=()):
+    """Prepare six training rooms with shards of two rooms; `by_hand` shards first; `extra` flags."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(prepare, "SHARD", 2)
         patch.setattr(prepare, "ProcessPoolExecutor", InProcess)
@@ -294,7 +294,7 @@ def make(folder, by_hand=()):
         flags = {"out": str(folder), "pictures": 6, "view_sets": 6, "videos": 6, "held_out": 4, "size": 32}
         for split, shard in by_hand:
             prepare.make_shard(prepare.Settings(**flags, questions=2), split, shard)
-        prepare.main([*(f"--{k.replace('_', '-')}={v}" for k, v in flags.items()), "--questions=2"])
+        prepare.main([*(f"--{k.replace('_', '-')}={v}" for k, v in flags.items()), "--questions=2", *extra])
     return folder
 
 

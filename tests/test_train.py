@@ -151,6 +151,24 @@ def test_stage_2_mixes_kinds_and_scores_each_benchmark(tmp_path, capsys):
     assert lines and all("+0.000 [+0.000, +0.000]" in text for text in lines)
 
 
+def test_the_cold_start_learns_traces_and_is_scored_thinking(tmp_path):
+    prepare(tmp_path / "rooms", "--view-sets", "6", "--videos", "6", "--questions", "4", "--traces", "30")
+    flags = ["--data", str(tmp_path / "rooms"), "--max-new-tokens", "6"]
+    run(tmp_path / "rooms", tmp_path / "out", "--steps", "1", "--eval-rows", "6", *flags, stage="cold")
+    scores = json.loads((tmp_path / "out" / "scores.json").read_text())
+    assert {"rooms-si", "rooms-mv", "rooms-video", "localization"} < set(scores)
+    assert all(0 <= scores[f"rooms-{kind}"]["format"] <= 1 for kind in ("si", "mv", "video", "si-ood"))
+    answers = [json.loads(line) for line in (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()]
+    thought = {a["question_type"] for a in answers if "</think>" in a["prompt"]}
+    assert "localization" not in thought and len(thought) > 4 and "trace" not in thought
+    assert all(("format" in a["scores"]) == (a["question_type"] in thought) for a in answers)
+
+    asked = ["--rows", "6", "--bench", "rooms-si", "localization", "--think", *flags]
+    evaluate.main(["--model", str(tmp_path / "out"), *asked])
+    again = json.loads((tmp_path / "out" / "eval" / "scores.json").read_text())
+    assert again["rooms-si"] == scores["rooms-si"] and again["localization"]["test"] == scores["localization"]["test"]
+
+
 def run_on_two_ranks(rooms, out, *flags):
     command = [*TORCHRUN, "--stage", "1", "--data", str(rooms), "--out", str(out), *TINY, *flags]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"})

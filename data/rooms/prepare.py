@@ -4,10 +4,12 @@
     python -m data.rooms.prepare --pictures 500 --size 128 --out DIR    # the same proportions, smaller
     python -m data.rooms.prepare --pictures 12000 --view-sets 0 --videos 0
     python -m data.rooms.prepare --held-out 1200                        # 1,200 rows in every spatial benchmark
+    python -m data.rooms.prepare --questions 4 --traces 1255            # with traces for the cold start
 
 A data folder holds, for each of train, val, test and ood: scenes.jsonl (room, oriented boxes, and for every frame the
 camera and what it shows: all that later questions need), localization.jsonl (stage 1), spatial.jsonl (stage 2), with
---seeing also seeing.jsonl, and the images beside them. One room gives a picture, eight views and a walk, as far as each
+--seeing also seeing.jsonl, and the images beside them; with --traces train has cold.jsonl too (traces.py), which may be
+asked for later. One room gives a picture, eight views and a walk, as far as each
 was asked for, and each of these --questions spatial rows on average; fewer where more would unbalance the answers.
 The benchmarks rooms-si, rooms-mv and rooms-video are the spatial rows of test by data_type, and those of ood their
 out-of-domain twins; data.rooms.baselines measures what can be guessed in them.
@@ -37,6 +39,7 @@ from data.rooms.scene import (
     walk_cameras,
 )
 from data.rooms.spatial import room_facts
+from data.rooms.traces import traces_from_truth
 from nanoladder.common import (
     UserError,
     parse,
@@ -63,6 +66,7 @@ class Settings:
     size: int = setting(96, "side of a frame in pixels")
     questions: int = setting(1, "spatial rows for each picture, view set and walk, on average")
     seeing: bool = setting(False, "write stage 0's questions and index images too")
+    traces: int = setting(0, "thinking traces to write for the cold start, where there are none yet")
     seed: int = setting(0, "seed of all rooms; splits never share one")
     workers: int = setting(os.cpu_count() or 1, "processes")
 
@@ -72,7 +76,7 @@ def main(argv):
     for name in ("view_sets", "videos"):
         if getattr(s, name) is None:
             setattr(s, name, round(s.pictures * PAPER[name] / PAPER["pictures"]))
-    root, described = Path(s.out), {k: v for k, v in asdict(s).items() if k not in ("out", "workers")}
+    root, described = Path(s.out), {k: v for k, v in asdict(s).items() if k not in ("out", "workers", "traces")}
     described["names"] = list(NAMES)
     if (root / "prepare.json").exists() and read_json(root / "prepare.json") != described:
         raise UserError(f"{root} was made with other settings (see its prepare.json): name another --out, or delete it")
@@ -93,6 +97,8 @@ def main(argv):
                 bar.update(SHARD)
     for split in SPLITS:
         _merge(s, root, split)
+    if s.traces and not (root / "train" / "cold.jsonl").exists():
+        write_jsonl(root / "train" / "cold.jsonl", traces_from_truth(root / "train", s.traces, s.seed))
     if not (root / "contact_sheet.png").exists():
         contact_sheet(root / "contact_sheet.png", seed=s.seed)
     print(f"{root}: " + ", ".join(f"{split} {_rooms(s, split)} rooms" for split in SPLITS))

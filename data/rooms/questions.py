@@ -106,7 +106,7 @@ def seeing_rows(scene, frame, visible, rng):
         ask("colour", f"What colour is the {o.category}?", o.colour)
     for group in [draw(unique, rng.integers(1, 4)) for _ in range(2)] if unique else []:
         ask("place", f"In which part of the picture is {_the(group)}?",
-            _as_json([{"label": o.category, "place": _ninth(centre[o.id], size)} for o in group]))  # fmt: skip
+            _as_json([{"label": o.category, "place": ninth(centre[o.id], size)} for o in group]))  # fmt: skip
     for o in draw(unique, 3):
         point = _near(visible[o.id]["bbox"], size, rng)
         ask("side", f"On which side of the {o.category} is {_xy(point)}?", _side(point, visible[o.id]["bbox"]))
@@ -162,7 +162,7 @@ def _name_at(scene, ids, point):
     return scene.objects[value].category if value >= 0 else NAMES[-1 - value]
 
 
-def _ninth(centre, size):
+def ninth(centre, size):
     """Name of the ninth of the picture that holds a point."""
     row = ("upper", "middle", "lower")[min(2, int(3 * centre[1] / size))]
     col = ("left", "centre", "right")[min(2, int(3 * centre[0] / size))]

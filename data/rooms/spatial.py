@@ -62,18 +62,23 @@ class View:
         self.named = [o for o in self.objects if o.id in self.clear and categories[o.category] == 1]
 
 
-def box_distance(a, b):
-    """Metres between the closest points of two objects' oriented boxes; 0 where they touch or overlap.
+def box_gaps(a, b):
+    """Metres in plan and in height between the closest points of two objects' oriented boxes; 0 where they overlap.
 
-    Exact: boxes turn about the vertical alone, so the gaps in plan and in height are independent. In plan, the closest
-    points of two apart rectangles include a corner of one.
+    Exact: boxes turn about the vertical alone, so the two gaps are independent. In plan, the closest points of two
+    apart rectangles include a corner of one.
     """
     corners = [footprint(o.center, o.size, o.yaw) for o in (a, b)]
     plan = 0.0
     if not overlap(*corners):
         plan = min(footprint_distance(corners[0], b).min(), footprint_distance(corners[1], a).min())
     height = abs(a.center[2] - b.center[2]) - (a.size[2] + b.size[2]) / 2
-    return float(np.hypot(plan, max(height, 0.0)))
+    return float(plan), max(height, 0.0)
+
+
+def box_distance(a, b):
+    """Metres between the closest points of two objects' oriented boxes; 0 where they touch or overlap."""
+    return float(np.hypot(*box_gaps(a, b)))
 
 
 def angle(stand, face, target):
@@ -180,14 +185,20 @@ def object_count(view, rng):
     return facts + _draw_answers(rng, several, 2 * TRIES)
 
 
+def framed_corners(view):
+    """[frames, 4] whether a frame shows each corner of the room, at any height below the ceiling."""
+    corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) * view.room
+    framed = np.zeros((len(view.cameras), 4), bool)
+    for number, camera in enumerate(view.cameras):
+        for z in (0.0, 0.5, 1.0, 1.5, 2.0):
+            image, depth = camera.project(np.column_stack([corners, np.full(4, z)]))
+            framed[number] |= (depth > 0) & (np.abs(image).max(1) < 1)
+    return framed
+
+
 def room_size(view, rng):
     """Asked where two opposite corners of the room have been in frame: they fix a rectangle."""
-    corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) * view.room
-    framed = np.zeros(4, bool)
-    for camera in view.cameras:
-        for z in (0.0, 0.5, 1.0, 1.5, 2.0):  # at any height below the ceiling
-            image, depth = camera.project(np.column_stack([corners, np.full(4, z)]))
-            framed |= (depth > 0) & (np.abs(image).max(1) < 1)
+    framed = framed_corners(view).any(0)
     if not ((framed[0] and framed[2]) or (framed[1] and framed[3])):
         return []
     return [_fact("room size", [], f"{np.prod(view.room):.1f}")]

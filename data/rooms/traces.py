@@ -1,0 +1,276 @@
+"""Traces for the cold start: a spatial question, a thought that leads to its answer, and the answer.
+
+    python -m data.rooms.traces --data datasets/rooms-spatial                            # from the rooms' own truth
+    python -m data.rooms.traces --data datasets/rooms-spatial --traces-from CHECKPOINT   # those a model gets right
+
+Writes DATA/train/cold.jsonl in the fields of SpatialLadder's cold start (prompt, solution, image, data_type) and our
+question_type, options and level; prepare.py --traces does the first by itself. A thought from the truth perceives
+(which objects are asked about, and in which part of which view they first show clearly), understands (depths, sizes,
+gaps, positions on a map) and reasons (a comparison or some arithmetic). Every step of it is true, or follows from the
+numbers it states:
+
+    <think>I see bed view 2 (-5,21), lamp view 3 (11,30), sofa view 2 (2,8); facing (16,9), sofa at (7,-13), turn 91
+    degrees right: back-right.</think><answer>B</answer>
+
+A map is drawn from where the first view was taken: decimetres to the right, and ahead. From a model, an answer is kept
+where it earns full marks for form and content, one a question.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from data.rooms.questions import ninth
+from data.rooms.spatial import View, angle, box_distance, box_gaps, framed_corners
+from nanoladder import checkpoint
+from nanoladder.common import (
+    UserError,
+    parse,
+    progress,
+    read_json,
+    read_jsonl,
+    run_script,
+    setting,
+    start_runtime,
+    write_jsonl,
+)
+from nanoladder.dataset import encode_prompt, read_rows
+from nanoladder.generate import generate
+from nanoladder.rewards import in_tags, reward
+from nanoladder.tokenizer import Tokenizer
+
+PAPER = 1255  # traces of SpatialLadder's cold start
+
+
+@dataclass
+class Settings:
+    data: str = setting("datasets/rooms-spatial", "data folder with train/spatial.jsonl")
+    traces: int = setting(PAPER, "traces to write")
+    traces_from: str | None = setting(None, "run folder or Qwen2.5-VL folder that thinks, instead of the truth")
+    tries: int = setting(8, "answers sampled to each question, at temperature 1")
+    max_new_tokens: int = setting(1024, "an answer that has not ended by then is dropped")
+    seed: int = setting(0, "seed of the choice of questions, and of sampling")
+
+
+# ---------------------------------------------------------------- what a thought may say
+
+
+class Sights(View):
+    """A room as the views of one modality show it."""
+
+    def __init__(self, scene, data_type, size):
+        self.frames = [frame for frame in scene["frames"] if frame["data_type"] == data_type]
+        super().__init__(scene, self.frames, size)
+        self.size, self.alone = size, len(self.frames) == 1
+        self.by_name = {o.category: o for o in self.named}
+
+    def number(self, o):
+        """Of the first view that shows an object clearly, counted from 1."""
+        return self.clear[o.id][0] + 1
+
+    def part(self, o):
+        """The part of that view that the object is in, such as "lower left"."""
+        x1, y1, x2, y2 = self.frames[self.number(o) - 1]["visible"][str(o.id)]["bbox"]
+        return ninth(((x1 + x2) / 2, (y1 + y2) / 2), self.size)
+
+    def place(self, o):
+        return self.part(o) + ("" if self.alone else f" view {self.number(o)}")
+
+    def glimpse(self, o):
+        """Shorter than place, where many objects are spoken of."""
+        return self.part(o) if self.alone else f"view {self.number(o)}"
+
+    def depth(self, o):
+        """Metres ahead of that view's camera."""
+        return self.cameras[self.number(o) - 1].project([o.center])[1][0]
+
+    def on_map(self, o):
+        """Decimetres to the right of where the first view was taken, and ahead of it: two integers."""
+        camera = self.cameras[0]
+        right = camera.rotation[0, :2]  # a camera is upright: its x axis is level
+        away = np.subtract(o.center, camera.position)[:2]
+        return [round(10 * float(v)) for v in (right @ away, np.array([-right[1], right[0]]) @ away)]
+
+
+# ---------------------------------------------------------------- thoughts: one function for each type
+# Each returns the values that the phrases below are filled with. Words are those that the base's tokenizer knows.
+
+
+def _point(p):
+    return f"({p[0]},{p[1]})"
+
+
+def absolute_distance(row, sights):
+    a, b = (sights.by_name[name] for name in row["asked"])
+    plan, height = box_gaps(a, b)
+    seen = ", ".join(f"{o.category} {sights.place(o)} {_point(sights.on_map(o))}" for o in (a, b))
+    return {"seen": seen, "plan": f"{plan:.2f}", "height": f"{height:.2f}"}
+
+
+def object_size(row, sights):
+    o = sights.by_name[row["asked"][0]]
+    seen = f"{o.category} {sights.place(o)}"
+    return {"seen": seen, "depth": f"{sights.depth(o):.1f}", "sides": ", ".join(f"{100 * side:.0f}" for side in o.size)}
+
+
+def room_size(row, sights):
+    """The earliest two views that show opposite corners."""
+    framed = framed_corners(sights)
+    first = [int(np.argmax(seen)) + 1 if seen.any() else len(framed) + 1 for seen in framed.T]
+    pair = min((first[0], first[2]), (first[1], first[3]), key=max)
+    return {"a": min(pair), "b": max(pair), "sides": " x ".join(f"{side:.2f}" for side in sights.room)}
+
+
+def object_count(row, sights):
+    """Every counted object at the first view that shows it clearly, and how many are new in each."""
+    views = {}
+    for o in sorted((o for o in sights.objects if o.category in row["asked"]), key=sights.number):
+        views.setdefault(sights.number(o), []).append(o.category)
+    seen = ". ".join(f"view {number} {', '.join(names)}" for number, names in views.items())
+    return {"seen": seen, "sum": " + ".join(str(len(names)) for names in views.values())}
+
+
+def relative_distance(row, sights):
+    target = sights.by_name[row["asked"][0]]
+    others = [sights.by_name[name] for name in _texts(row)]
+    gaps = ", ".join(f"{o.category} {sights.glimpse(o)} {box_distance(target, o):.1f}" for o in others)
+    return {"seen": f"{target.category} {sights.place(target)}", "gaps": gaps}
+
+
+def relative_direction(row, sights):
+    """The turn follows from the rounded map: questions keep clear of every border by more than rounding moves it."""
+    objects = [sights.by_name[name] for name in row["asked"]]
+    stand, face, target = points = [np.array(sights.on_map(o)) for o in objects]
+    left = round(angle(*points))  # counter-clockwise
+    turn = f"{left} degrees left" if left <= 180 else f"{360 - left} degrees right"
+    seen = ", ".join(f"{o.category} {sights.glimpse(o)} {_point(p)}" for o, p in zip(objects, points))
+    names = dict(zip(("stand", "face", "target"), row["asked"]))
+    return names | {"seen": seen, "ahead": _point(face - stand), "there": _point(target - stand), "turn": turn}
+
+
+def appearance_order(row, sights):
+    """The views that first show each clearly, in the order they are asked in: to be sorted."""
+    return {"seen": ", ".join(f"{name} {sights.glimpse(sights.by_name[name])}" for name in row["asked"])}
+
+
+THOUGHTS = {
+    "absolute distance": (absolute_distance, (
+        "I see {seen}. {plan} on the floor, {height} in z = {answer}.",
+        "{seen}: in x and y {plan}, in z {height}, so {answer}.",
+    )),
+    "object size": (object_size, (
+        "I see {seen}, depth {depth} m. The sides are {sides}, the longest {answer}.",
+        "{seen} at depth {depth}: x, y, z = {sides}, so {answer}.",
+    )),
+    "room size": (room_size, (
+        "I see opposite corners in view {a} and {b}. The sides are {sides} = {answer}.",
+        "In view {a} and {b} are opposite corners, so the size is {sides} = {answer}.",
+    )),
+    "object count": (object_count, (
+        "I see in {seen}. {sum} = {answer}.",
+        "First in {seen}. There are {sum} = {answer}.",
+    )),
+    "relative distance": (relative_distance, (
+        "I see {seen}. Distance {gaps}. The closest is {answer}.",
+        "{seen}, from there {gaps}, so {answer}.",
+    )),
+    "relative direction": (relative_direction, (
+        "I see {seen}; facing {ahead}, {target} at {there}, turn {turn}: {answer}.",
+        "{seen}: from {stand} to {face} {ahead}, to {target} {there}, {turn}, so {answer}.",
+    )),
+    "appearance order": (appearance_order, (
+        "I see {seen}. The order is {answer}.",
+        "First {seen}, so {answer}.",
+    )),
+}  # fmt: skip
+
+
+def _texts(row):
+    """The options without their letters."""
+    return [option.split(". ", 1)[1] for option in row["options"]]
+
+
+def solve(row, scene, size, rng):
+    """The solution of a row of spatial.jsonl. scene: its room in scenes.jsonl; size: the frames' side in pixels."""
+    values, phrases = THOUGHTS[row["question_type"]]
+    answer = _texts(row)["ABCD".index(row["answer"])] if row["options"] else row["answer"]
+    thought = phrases[rng.integers(len(phrases))].format(
+        answer=answer, **values(row, Sights(scene, row["data_type"], size))
+    )
+    return in_tags(thought, row["answer"])
+
+
+# ---------------------------------------------------------------- rows
+
+
+def dealt(rows, rng):
+    """Indices of rows in a random order, those about the same images together (they are learned in one sequence), and
+    each modality by its share all along."""
+    sets = {}
+    for i, row in enumerate(rows):
+        sets.setdefault((row["data_type"], *row["image"]), []).append(i)
+    piles = {}
+    for key in sorted(sets):
+        piles.setdefault(key[0], []).append(sets[key])
+    turns = [(place / len(pile), kind, pile[j]) for kind, pile in piles.items()
+             for place, j in enumerate(rng.permutation(len(pile)))]  # fmt: skip
+    return [i for _, _, indices in sorted(turns) for i in indices]
+
+
+def trace_row(row, solution):
+    fields = ("question_id", "image", "data_type", "question_type", "options", "level")
+    return {"prompt": row["question"], "solution": solution} | {name: row[name] for name in fields if name in row}
+
+
+def traces_from_truth(folder, count, seed):
+    """`count` rows of cold.jsonl, from the rooms of a split's folder."""
+    rng, size = np.random.default_rng([seed, 6]), read_json(folder.parent / "prepare.json")["size"]
+    rows = read_jsonl(folder / "spatial.jsonl")
+    scenes = {scene["id"]: scene for scene in read_jsonl(folder / "scenes.jsonl")}
+    return [trace_row(rows[i], solve(rows[i], scenes[rows[i]["scene"]], size, rng)) for i in dealt(rows, rng)[:count]]
+
+
+def traces_from_model(folder, s, batch_size=16):
+    """Up to `s.traces` rows of cold.jsonl: what the model at s.traces_from thinks where that earns full marks."""
+    home, device = checkpoint.find(s.traces_from), start_runtime().device
+    model, config = checkpoint.load(home, device=device)
+    tokenizer, image_config = Tokenizer.load(home), checkpoint.load_image_config(home)
+    raw, rows, found = read_jsonl(folder / "spatial.jsonl"), read_rows(folder / "spatial.jsonl"), []
+    for row in rows:
+        row.think = True
+    order = dealt(raw, np.random.default_rng([s.seed, 6]))
+    generator = torch.Generator(device).manual_seed(s.seed)
+    bar = progress(total=s.traces, desc="traces", unit="trace")
+    for first in range(0, len(order), batch_size):
+        asked = order[first : first + batch_size]
+        prompts = [encode_prompt(rows[i], tokenizer, image_config, config, ask=True) for i in asked]
+        texts = generate(
+            model, prompts, s.max_new_tokens, tokenizer.eos_ids, 1.0, tokenizer.vision_ids, s.tries, generator
+        ).texts(tokenizer)
+        for k, i in enumerate(asked):
+            tried = texts[k * s.tries : (k + 1) * s.tries]
+            right = [text for text in tried if reward(text, rows[i]) == {"format": 1.0, "accuracy": 1.0}]
+            found += [trace_row(raw[i], text) for text in right[:1]]
+        bar.update(min(len(found), s.traces) - bar.n)
+        if len(found) >= s.traces:
+            break
+    bar.close()
+    return found[: s.traces]
+
+
+def main(argv):
+    s = parse(Settings, argv, doc=__doc__)
+    folder = Path(s.data) / "train"
+    if (folder / "cold.jsonl").exists():
+        raise UserError(f"{folder / 'cold.jsonl'} is there already: delete it to have others")
+    found = traces_from_model(folder, s) if s.traces_from else traces_from_truth(folder, s.traces, s.seed)
+    if not found:
+        raise UserError(f"{s.traces_from} got no question right in the form that was asked for")
+    write_jsonl(folder / "cold.jsonl", found)
+    print(f"{folder / 'cold.jsonl'}: {len(found)} traces")
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,274 @@
+"""Traces: every step found again by other means, the numbers lead to the answer, and the rows are read back."""
+
+import json
+import re
+from collections import Counter, defaultdict
+from itertools import pairwise
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from test_spatial import MODALITIES, SIZE, chosen, clear, gaps, make, truth
+
+import rl
+from data.rooms import balance, spatial, traces
+from data.rooms.scene import camera_from_json
+from nanoladder import checkpoint
+from nanoladder.common import UserError
+from nanoladder.dataset import THINK, prompt_text, read_kinds, read_rows, target_text
+from nanoladder.image import ImageConfig
+from nanoladder.rewards import in_tags, parse_thought, reward
+from nanoladder.tokenizer import Tokenizer
+from train import BASE
+
+PART = r"(?P<part>(?:upper|middle|lower) (?:left|centre|right))"
+MENTION = rf"\b(?P<name>{'|'.join(spatial.CATEGORIES)})\b(?: {PART})?(?: view (?P<view>\d+))?"
+POINT = r"\((-?\d+),(-?\d+)\)"
+
+
+@pytest.fixture(scope="module")
+def solved():
+    """(row, its thought, its room's truth, the frames it is asked about), several hundred of them."""
+    truths = [truth(index) for index in range(100)]
+    rooms, rng = [spatial.room_facts(row, SIZE) for row in truths], np.random.default_rng(0)
+    by_id = {row["id"]: row for row in truths}
+    found = []
+    for row in balance.balance(rooms, dict.fromkeys(MODALITIES, 250), 5, "test"):
+        room = by_id[row["scene"]]
+        thought, answer = parse_thought(traces.solve(row, room, SIZE, rng))
+        assert answer == row["answer"]
+        found.append((row, thought, room, [f for f in room["frames"] if f["data_type"] == row["data_type"]]))
+    return found
+
+
+def of(solved, kind):
+    cases = [case for case in solved if case[0]["question_type"] == kind]
+    assert len(cases) > 15, kind
+    return cases
+
+
+def numbers(text):
+    return [float(n) for n in re.findall(r"-?\d+(?:\.\d+)?", text)]
+
+
+def shown(room, frames):
+    return {room["objects"][int(i)]["category"]: room["objects"][int(i)] for frame in frames for i in frame["visible"]}
+
+
+def first_view(o, frames):
+    key = str(o["id"])
+    return next(n for n, f in enumerate(frames, 1) if key in f["visible"] and clear(f["visible"][key]))
+
+
+# ---------------------------------------------------------------- perceiving
+
+
+def test_objects_are_where_the_trace_says(solved):
+    places = Counter()
+    for row, thought, room, frames in solved:
+        objects = shown(room, frames)
+        for found in re.finditer(MENTION, thought):
+            o = objects.get(found["name"])
+            if found["view"] and row["question_type"] != "object count":
+                assert int(found["view"]) == first_view(o, frames), thought
+            if found["part"]:
+                x1, y1, x2, y2 = frames[first_view(o, frames) - 1]["visible"][str(o["id"])]["bbox"]
+                column, line = ((low + high) * 1.5 / SIZE for low, high in ((x1, x2), (y1, y2)))  # 0 to 3
+                words = found["part"].split()
+                assert words[1] == ("left" if column < 1 else "centre" if column < 2 else "right")
+                assert words[0] == ("upper" if line < 1 else "middle" if line < 2 else "lower")
+                places[found["part"]] += 1
+            if row["data_type"] == "single_image":
+                assert not found["view"] and "view" not in thought
+        if row["question_type"] not in ("object count", "room size"):
+            assert set(row["asked"]) <= {found["name"] for found in re.finditer(MENTION, thought)}
+    assert len(places) > 5
+
+
+def test_positions_on_the_map(solved):
+    for kind, count in (("absolute distance", 2), ("relative direction", 3)):
+        for row, thought, room, frames in of(solved, kind):
+            camera = camera_from_json(frames[0]["camera"])
+            heading = np.arctan2(camera.rotation[2, 1], camera.rotation[2, 0])
+            points = re.findall(POINT, thought)[:count]
+            for name, point in zip(row["asked"], points):
+                dx, dy = np.subtract(shown(room, frames)[name]["center"], camera.position)[:2]
+                exact = [dx * np.sin(heading) - dy * np.cos(heading), dx * np.cos(heading) + dy * np.sin(heading)]
+                assert np.abs(10 * np.array(exact) - [int(v) for v in point]).max() <= 0.5 + 1e-6
+
+
+# ---------------------------------------------------------------- understanding and reasoning
+
+
+def test_absolute_distance(solved):
+    cases = of(solved, "absolute distance")
+    pairs = [[shown(room, frames)[name] for name in row["asked"]] for row, _, room, frames in cases]
+    for (row, thought, *_), (a, b), exact in zip(cases, pairs, gaps(pairs)):
+        plan, height, total = numbers(thought)[-3:]
+        assert total == float(row["answer"]) == pytest.approx(np.hypot(plan, height), abs=0.0111)
+        assert total == pytest.approx(exact, abs=0.0051)
+        above = max(abs(a["center"][2] - b["center"][2]) - (a["size"][2] + b["size"][2]) / 2, 0)
+        assert height == pytest.approx(above, abs=0.0051)
+
+
+def test_object_size(solved):
+    for row, thought, room, frames in of(solved, "object size"):
+        o = shown(room, frames)[row["asked"][0]]
+        depth, *sides, longest = numbers(re.sub(r"view \d+", "", thought))
+        assert longest == max(sides) == float(row["answer"]) and len(sides) == 3
+        assert np.abs(100 * np.array(o["size"]) - sides).max() <= 0.5 + 1e-6
+        camera = camera_from_json(frames[first_view(o, frames) - 1]["camera"])
+        assert depth == pytest.approx(camera.rotation[2] @ np.subtract(o["center"], camera.position), abs=0.0501)
+
+
+def test_room_size(solved):
+    for row, thought, room, frames in of(solved, "room size"):
+        first, second, long, wide, area = numbers(thought)
+        assert area == float(row["answer"]) == pytest.approx(long * wide, abs=0.11)
+        assert [long, wide] == pytest.approx(room["polygon"][2], abs=0.0051)
+        corners = [{k for k, corner in enumerate(room["polygon"]) if framed(frames[int(n) - 1], corner)}
+                   for n in (first, second)]  # fmt: skip
+        assert any((k + 2) % 4 in corners[1] for k in corners[0]), thought
+
+
+def framed(frame, corner):
+    camera = camera_from_json(frame["camera"])
+    local = np.array([[*corner, z] for z in (0.0, 0.5, 1.0, 1.5, 2.0)]) - camera.position
+    x, y, z = camera.rotation @ local.T
+    edge = z * np.tan(np.radians(camera.fov_deg) / 2)
+    return bool(((z > 0) & (abs(x) < edge) & (abs(y) < edge)).any())
+
+
+def test_object_count(solved):
+    for row, thought, room, frames in of(solved, "object count"):
+        views = re.findall(r"view (\d+) ([a-z, ]+)\.", thought)
+        listed = Counter((name, int(number)) for number, names in views for name in names.split(", "))
+        counted = [o for o in room["objects"] if o["category"] in row["asked"]]
+        assert listed == Counter((o["category"], first_view(o, frames)) for o in counted)
+        assert all(int(a) < int(b) for (a, _), (b, _) in pairwise(views))
+        *terms, total = numbers(re.findall(r"[\d+ ]+= \d+", thought)[0])
+        assert terms == [len(names.split(", ")) for _, names in views]
+        assert total == sum(terms) == float(row["answer"])
+
+
+def test_relative_distance(solved):
+    pairs, far = [], []
+    for row, thought, room, frames in of(solved, "relative distance"):
+        objects = shown(room, frames)
+        stated = {m["name"]: float(m["gap"]) for m in re.finditer(rf"{MENTION} (?P<gap>\d+\.\d)", thought)}
+        assert set(stated) == {option[3:] for option in row["options"]}
+        assert min(stated, key=stated.get) == chosen(row) and thought.endswith(f" {chosen(row)}.")
+        pairs += [[objects[row["asked"][0]], objects[name]] for name in stated]
+        far += stated.values()
+    assert np.abs(gaps(pairs) - far).max() <= 0.0501
+
+
+def test_relative_direction(solved):
+    for row, thought, *_ in of(solved, "relative direction"):
+        stand, face, target, ahead, there = np.array(re.findall(POINT, thought), int)
+        assert (ahead == face - stand).all() and (there == target - stand).all()
+        left = np.degrees(np.angle(complex(*there) / complex(*ahead)))  # counter-clockwise is positive
+        degrees, side = re.search(r"(\d+) degrees (left|right)", thought).groups()
+        assert abs(abs(left) - int(degrees)) <= 0.5 + 1e-9 and (side == "left") == (left > 0)
+        turn = int(degrees)
+        expected = {
+            "easy": side,
+            "medium": "back" if turn > 135 else side,
+            "hard": f"{'front' if turn < 90 else 'back'}-{side}",
+        }[row["difficulty"]]
+        assert expected == chosen(row) and thought.endswith(f" {expected}.")
+
+
+def test_appearance_order(solved):
+    for row, thought, *_ in of(solved, "appearance order"):
+        views = {m["name"]: int(m["view"]) for m in re.finditer(MENTION, thought) if m["view"]}
+        assert ", ".join(sorted(views, key=views.get)) == chosen(row) and thought.endswith(f" {chosen(row)}.")
+        assert list(views) == row["asked"]
+
+
+# ---------------------------------------------------------------- words and rows
+
+
+def test_several_phrasings_and_short_enough_for_nano(solved):
+    tok, phrasings, lengths, kinds = Tokenizer.load(BASE), defaultdict(set), [], defaultdict(set)
+    for row, thought, *_ in solved:
+        plain = re.sub(r"\d", "", re.sub("|".join(spatial.CATEGORIES), "_", thought))
+        phrasings[row["question_type"]].add(plain[:5])
+        kinds[row["data_type"]].add(row["question_type"])
+        lengths.append(len(tok.answer(in_tags(thought, row["answer"]))))
+    assert len(phrasings) == 7 == len(kinds["video"]) and min(map(len, phrasings.values())) >= 2
+    assert max(lengths) <= rl.Settings.max_new_tokens and np.median(lengths) <= 70
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    return make(tmp_path_factory.mktemp("traces"), extra=["--traces=9"])
+
+
+def test_prepare_adds_them_to_rooms_that_are_there(made, tmp_path):
+    folder = make(tmp_path)
+    assert not (folder / "train" / "cold.jsonl").exists()
+    make(folder, extra=["--traces=9"])
+    assert (folder / "train" / "cold.jsonl").read_bytes() == (made / "train" / "cold.jsonl").read_bytes()
+    assert not list(made.glob("[!t]*/cold.jsonl"))  # traces are for training alone
+
+
+def test_rows_are_read_as_they_are_asked(made):
+    rows = read_kinds(made / "train", ["cold", "single_image"])
+    cold = [row for row in rows if row.kind == "cold"]
+    assert len(cold) == 9 and len({row.data_type for row in cold}) == 3
+    asked = {(row.question, row.images): row for row in read_rows(made / "train" / "spatial.jsonl")}
+    for row in cold:
+        direct = asked[row.question, row.images]
+        assert (row.answer, row.options, row.level) == (direct.answer, direct.options, direct.level)
+        assert prompt_text(row) == f"{prompt_text(direct)}\n{THINK}"
+        assert target_text(row, ImageConfig()) == row.solution
+        assert reward(row.solution, row) == {"format": 1.0, "accuracy": 1.0}
+    assert not any(row.think for row in rows if row.kind != "cold")
+    assert all(row.think for row in read_kinds(made / "test", ["video"], think=True))
+
+
+@pytest.mark.parametrize("change, complaint", [
+    ({}, None),
+    ({"question_type": "object count"}, None),
+    ({"solution": "3"}, "cold.jsonl:1: a solution must be <think>"),
+    ({"solution": 3}, "cold.jsonl:1: a solution must be <think>"),
+    ({"solution": "<think>x</think><answer></answer>", "question_type": "object count"}, "positive number"),
+    ({"prompt": None}, "field 'question'"),
+])  # fmt: skip
+def test_a_file_in_the_papers_four_fields(tmp_path, change, complaint):
+    row = {"prompt": "How many?", "solution": "<think>1 + 2</think>\n<answer>3</answer>", "image": ["a.png"],
+           "data_type": "single_image"}  # fmt: skip
+    (tmp_path / "cold.jsonl").write_text(json.dumps(row | change) + "\n")
+    if complaint:
+        with pytest.raises(UserError, match=complaint):
+            read_rows(tmp_path / "cold.jsonl")
+    else:
+        (read,) = read_rows(tmp_path / "cold.jsonl")
+        assert (read.kind, read.answer, read.think, read.level) == ("cold", "3", True, 0)
+
+
+def test_traces_from_a_model_are_those_it_gets_right(tmp_path, monkeypatch, capsys):
+    """A model that finds every second answer, and one time in three in the right form."""
+    folder = make(tmp_path / "rooms") / "train"
+    tok = Tokenizer.load(BASE)
+    checkpoint.save(tmp_path / "model", checkpoint.load(BASE)[0], tok, checkpoint.load_image_config(BASE))
+    answers = {row["question"]: row["answer"] for row in map(json.loads, (folder / "spatial.jsonl").open())}
+
+    def say(model, prompts, *_):
+        said = []
+        for text in (tok.decode(prompt["input_ids"]) for prompt in prompts):
+            assert THINK in text
+            question = next(q for q in answers if q in text)
+            knows = len(question) % 2 == 0
+            said += ["well", answers[question], in_tags("so", answers[question] if knows else "0")]
+        return SimpleNamespace(texts=lambda tokenizer: said)
+
+    monkeypatch.setattr(traces, "generate", say)
+    flags = ["--data", str(folder.parent), "--traces-from", str(tmp_path / "model"), "--tries", "3"]
+    traces.main([*flags, "--traces", "5"])
+    rows = read_rows(folder / "cold.jsonl")
+    assert len(rows) == 5 and "5 traces" in capsys.readouterr().out
+    assert all(row.solution == in_tags("so", answers[row.question]) and len(row.question) % 2 == 0 for row in rows)
+    with pytest.raises(UserError, match="already"):
+        traces.main(flags)
