@@ -84,6 +84,7 @@ class Settings:
     think: bool = setting(True, "ask spatial questions to be thought about first; boxes never are")
     init: str = setting("runs/cold", "checkpoint or run folder the policy and its reference start from")
     data: str = setting("datasets/rooms-spatial", "data folder with train, val, test and ood")
+    data_types: tuple = setting(DATA_TYPES, "modalities of spatial questions", choices=DATA_TYPES)
     out: str = setting("runs/rl", "run folder")
     resume: bool = setting(False, "go on where the run in --out was killed, with that run's settings")
     steps: int = setting(200, "updates, one for each rollout")
@@ -352,7 +353,7 @@ def main(argv):
     runtime.say(show(s))
     seed_everything(s.seed)
 
-    kinds = DATA_TYPES if s.task == "spatial" else ("localization",)
+    kinds = s.data_types if s.task == "spatial" else ("localization",)
     limits = {"train": None, "val": VAL_ROWS // len(kinds), "test": s.eval_rows, "ood": s.eval_rows}
     splits = {split: read_kinds(Path(s.data) / split, kinds, limit, s.think) for split, limit in limits.items()}
     if not splits["train"]:

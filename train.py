@@ -4,6 +4,8 @@
     python train.py --stage 1             # perception: localize objects, from the base shipped in nanoladder/base
     python train.py --stage 1 --init scratch
     python train.py --stage 2             # understanding: spatial questions, from runs/stage1
+    python train.py --stage cold          # the form of thinking, from runs/stage2; then rl.py
+    python train.py --stage all           # every rung and its scores (nanoladder/ladder.py)
     python train.py --stage cold          # the form of thinking, from runs/stage2: what rl.py starts from
     python train.py --stage 1 --model PATH --lora-rank 16      # a Qwen2.5-VL folder, on one card
     torchrun --nproc_per_node 2 train.py --stage 1             # DDP; with --shard FSDP2, for what one card can't hold
@@ -57,20 +59,19 @@ from nanoladder.dataset import (
 )
 from nanoladder.evaluate import Summary, score_splits, validate, write_scores
 from nanoladder.image import ImageConfig
+from nanoladder.ladder import HANDED_ON, RUNGS, climb_ladder
 from nanoladder.lora import LINEARS, add_lora, merge_lora
 from nanoladder.model import PRESETS, Qwen2_5_VL
 from nanoladder.muon import Muon
 from nanoladder.report import write_report
 from nanoladder.tokenizer import Tokenizer
 
-BASE = Path(__file__).parent / "nanoladder" / "base"
-
 
 @dataclasses.dataclass
 class Settings:
     """Every setting of a run; run.json keeps them."""
 
-    stage: str = setting("1", "rung to train", choices=["0", "1", "2", "cold"])
+    stage: str = setting("1", "rung to train", choices=["0", "1", "2", "cold", "all"])
     preset: str = setting("nano", "model size for --init scratch", choices=["nano", "small"])
     init: str = setting("base", "where weights come from: base (the shipped one), scratch, or a checkpoint folder")
     model: str | None = setting(None, "Qwen2.5-VL folder to train instead, at the paper's rates; overrides --init")
@@ -79,6 +80,7 @@ class Settings:
     lora_targets: str = setting(",".join(LINEARS), "linear layers that get LoRA")
     data: str = setting("datasets/rooms", "data folder; rooms are made there where it is missing")
     mix: str = setting("localization=1", "kinds of sequences and their shares; kinds: " + ", ".join(FILES))
+    data_types: tuple = setting(DATA_TYPES, "modalities of spatial questions to train on", choices=DATA_TYPES)
     images: int = setting(10_000, "training rooms to make where the data is missing")
     out: str = setting("runs/stage1", "run folder")
     resume: bool = setting(False, "go on where the run in --out was killed, with that run's settings")
@@ -106,6 +108,7 @@ class Settings:
     max_new_tokens: int = setting(128, "an answer to be scored that has not ended by then is cut")
     eval_every: int = setting(300, "steps between scores on a few validation rows")
     save_every: int = setting(200, "steps between saved states")
+    skip: tuple = setting((), "rungs that --stage all leaves out", choices=list(RUNGS))
     seed: int = setting(0, "seed of initialisation and data order")
 
 
@@ -125,6 +128,8 @@ STAGES = {
     "cold": dict(init="runs/stage2", data="datasets/rooms-spatial", images=3000, out="runs/cold", steps=120,
                  batch_size=8, warmup=20, mix="cold=0.7,localization=0.1,single_image=0.1,multi_view=0.05,video=0.05",
                  eval_rows=100, eval_every=1000),
+    # None: each rung's own.
+    "all": dict(out="runs/ladder", data=None, steps=None, eval_rows=100),
 }  # fmt: skip
 # What prepare.py is asked for beside --pictures.
 PREPARE = {
@@ -149,6 +154,13 @@ def presets(given):
     """What stands between the defaults and the given flags: the stage, the device, or the run to go on with."""
     stage = given.get("stage", "1")
     values = {"out": "runs/stage1"} | STAGES[stage]
+    if stage == "all":
+        if given.get("resume"):
+            raise UserError("--stage all goes on by itself: give the same command again, without --resume")
+        if own := given.keys() - {"stage", "out", "skip", *HANDED_ON}:
+            raise UserError(f"--{min(own).replace('_', '-')} is each rung's own: --stage all hands on only "
+                            + ", ".join("--" + name.replace("_", "-") for name in HANDED_ON))  # fmt: skip
+        return values
     if given.get("resume"):
         run = RunFolder(given.get("out", values["out"]))
         run.refuse_if_used(resume=True)
@@ -182,7 +194,7 @@ def build(s, runtime, texts):
         model = Qwen2_5_VL(config).to(runtime.device)
         image_config = ImageConfig(patch_size=config.vision.patch_size)
     else:
-        folder = checkpoint.find(s.model or (BASE if s.init == "base" else s.init))
+        folder = checkpoint.find(s.model or (checkpoint.BASE if s.init == "base" else s.init))
         dtype = torch.bfloat16 if s.lora_rank and s.amp and not s.shard else torch.float32  # frozen ones need no more
         model, _ = checkpoint.load(folder, dtype, runtime.device)
         tokenizer, image_config = Tokenizer.load(folder), checkpoint.load_image_config(folder)
@@ -289,7 +301,7 @@ class Losses(nn.Module):
         return text_loss, dense_loss
 
 
-def train(s, runtime, run, losses, dataset, score):
+def train(s, runtime, run, losses, dataset, shares, score):
     """The loop. `score(step)` measures on validation rows; returns the seconds of training, all sittings together."""
     model, optimizers = losses.model, make_optimizers(losses.model, s)
     step, seconds, looking = 0, 0.0, round(s.look * s.steps)
@@ -309,7 +321,7 @@ def train(s, runtime, run, losses, dataset, score):
     clock = Timer(seconds)
     metrics = run.open_log("metrics.jsonl", step) if runtime.main else None
 
-    shares, looks = mixture(s.mix), looking * s.batch_size
+    looks = looking * s.batch_size
     order = [(epoch, i, 0) for epoch, i in plan_mixture(dataset.groups, shares, looks, 0.0, s.seed)]
     asks = plan_mixture(dataset.groups, shares, s.steps * s.batch_size - looks, s.climb, s.seed)
     order += [(epoch, i, s.questions) for epoch, i in asks]
@@ -385,6 +397,8 @@ def train(s, runtime, run, losses, dataset, score):
 
 def main(argv):
     s = parse(Settings, argv, presets, __doc__)
+    if s.stage == "all":
+        return climb_ladder(s)
     runtime = start_runtime()
     clock = Timer()
     s.micro_batch_size = s.micro_batch_size or max(1, s.batch_size // runtime.world)
@@ -400,7 +414,7 @@ def main(argv):
     runtime.say(show(s))
     seed_everything(s.seed)
 
-    shares = mixture(s.mix)
+    shares = {kind: share for kind, share in mixture(s.mix).items() if kind not in set(DATA_TYPES) - set(s.data_types)}
     splits = load_splits(s, list(shares), runtime)
     data_seconds = clock()
     model, tokenizer, image_config = build(s, runtime, corpus(splits["train"]))
@@ -428,7 +442,7 @@ def main(argv):
              "parameters": model.num_parameters(), "images": len(dataset), "rows": len(splits["train"])}  # fmt: skip
     if runtime.main:
         write_json(run.path / "run.json", about)
-    train_seconds = train(s, runtime, run, losses, dataset, score)
+    train_seconds = train(s, runtime, run, losses, dataset, shares, score)
     with parallel.gathered(losses):
         if s.lora_rank:
             merge_lora(model)
@@ -474,7 +488,7 @@ def load_splits(s, kinds, runtime):
     runtime.wait()
     limits = {"val": None, "test": s.eval_rows, "ood": s.eval_rows}
     splits = {split: read_kinds(data / split, held_out, limit, think) for split, limit in limits.items()}
-    splits["train"] = read_kinds(data / "train", kinds)
+    splits["train"] = read_kinds(data / "train", kinds, data_types=s.data_types)
     if lacking := [kind for kind in kinds if not rows_of(splits["train"], kind)]:
         raise UserError(f"{data}: no {lacking[0]} rows to train on; make them (data.rooms.prepare), or change --mix")
     return splits

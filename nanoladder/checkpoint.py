@@ -19,6 +19,7 @@ from torch import Tensor
 from nanoladder.image import ImageConfig
 from nanoladder.model import Config, Qwen2_5_VL, VisionConfig
 
+BASE = Path(__file__).parent / "base"  # the checkpoint that ships: stage 0's
 TIED, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 
 

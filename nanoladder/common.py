@@ -73,7 +73,7 @@ def parse(cls, argv, presets=None, doc=""):
         else:
             options |= {"type": kind, "choices": f.metadata["choices"], "metavar": f.name.upper()}
         parser.add_argument(flag, **options)
-    given = vars(parser.parse_args(argv))
+    given = {k: tuple(v) if isinstance(v, list) else v for k, v in vars(parser.parse_args(argv)).items()}
     return cls(**{**(presets(given) if presets else {}), **given})
 
 

@@ -117,12 +117,15 @@ def rows_of(rows, kind):
     return [row for row in rows if row.kind == kind]
 
 
-def read_kinds(folder, kinds, limit=None, think=False):
+def read_kinds(folder, kinds, limit=None, think=False, data_types=DATA_TYPES):
     """Checked rows of the given kinds in a split's folder, a subset of at most `limit` of each, images opened once.
 
     think: whether spatial questions are to be thought about first; what is seen at a glance never is.
+    data_types: those that traces may be about.
     """
     read = {file: read_rows(Path(folder) / file) for file in dict.fromkeys(FILES[kind] for kind in kinds)}
+    if "cold" in kinds:
+        read[FILES["cold"]] = [row for row in read[FILES["cold"]] if row.data_type in data_types]
     rows = [row for kind in kinds for row in subset(rows_of(read[FILES[kind]], kind), limit)]
     for row in rows:
         row.think |= think and row.kind in DATA_TYPES

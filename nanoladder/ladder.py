@@ -5,20 +5,20 @@
     python train.py --stage all --data-types video      # without single images and views: another
 
 Rungs are folders of --out (runs/ladder): base, stage1, stage2, cold, rl. One that is done is kept and one that was
-killed goes on from its last saved state, so after any interruption the same command goes on. Other flags, --seed 1
-say, are handed to every rung. ladder.json keeps the table.
+killed goes on from its last saved state, so after any interruption the same command goes on. ladder.json keeps the
+scores of all, and report.html of the last rung shows the curves of all.
 """
 
 import subprocess
 import sys
 from pathlib import Path
 
+from nanoladder.checkpoint import BASE
 from nanoladder.common import RunFolder, UserError, read_json, write_json
 from nanoladder.evaluate import BENCHMARKS
 from nanoladder.tables import Table, as_text
 
 ROOT = Path(__file__).parent.parent
-BASE = ROOT / "nanoladder" / "base"
 # Rung: its folder, its command, and how it is asked when scored.
 RUNGS = {
     "1": ("stage1", ["train.py", "--stage", "1"], []),
@@ -26,30 +26,38 @@ RUNGS = {
     "cold": ("cold", ["train.py", "--stage", "cold"], ["--think"]),
     "3": ("rl", ["rl.py"], ["--think"]),
 }
+HANDED_ON = ("data", "data_types", "steps", "eval_rows", "seed")  # settings that every rung gets, where they are given
 EVAL_ROWS = 300  # of each benchmark, the fixed subset
 
 
-def climb(out, skip, flags, say):
-    """Train and score what is missing, print the table. `flags` go to every rung that is trained."""
-    out = Path(out)
-    score(BASE, out / "base", [], say)
-    rows, before, thinks = {"base": read_json(out / "base" / "scores.json")}, BASE, "cold" not in skip
+def climb_ladder(s):
+    """Train and score what is missing, print the table. s: train.py's settings."""
+    out, handed = Path(s.out), []
+    for name in HANDED_ON:
+        if (value := getattr(s, name)) is not None:
+            handed += ["--" + name.replace("_", "-"), *map(str, value if isinstance(value, tuple) else [value])]
+    climbed, before = [("base", BASE, out / "base", [])], BASE  # rung, checkpoint, folder of its scores, how asked
+    direct = "cold" in s.skip  # who never learned to think answers at once
     for rung, (name, command, asked) in RUNGS.items():
-        if rung in skip:
+        if rung in s.skip:
             continue
         run = RunFolder(out / name)
         if not (run.path / "scores.json").exists():
-            start = ["--resume"] if run.state.exists() else ["--init", str(before), *flags]
-            call([*command, "--out", str(run.path), *start], say)
-        score(run.path, run.path / "eval", asked if thinks else [], say)
-        rows[name], before = read_json(run.path / "eval" / "scores.json"), run.path
+            start = ["--resume"] if run.state.exists() else ["--init", str(before), *handed]
+            call([*command, "--out", str(run.path), *start, *(["--no-think"] if direct and rung == "3" else [])])
+        climbed.append((name, run.path, run.path / "eval", [] if direct else asked))
+        before = run.path
+    rows = {name: score(s, *scored) for name, *scored in climbed}  # now that all data is made
     write_json(out / "ladder.json", rows)
-    say(as_text([table(rows)]))
+    print(as_text([table(rows)]))
 
 
-def score(checkpoint, folder, asked, say):
+def score(s, model, folder, asked):
+    """What scores.json in the folder says of a model, scored now if it was not."""
     if not (folder / "scores.json").exists():
-        call(["eval.py", "--model", str(checkpoint), "--out", str(folder), "--rows", str(EVAL_ROWS), *asked], say)
+        data = ["--data", s.data] if s.data else []
+        call(["eval.py", "--model", str(model), "--out", str(folder), "--rows", str(EVAL_ROWS), *data, *asked])
+    return read_json(folder / "scores.json")
 
 
 def table(rows):
@@ -63,7 +71,7 @@ def table(rows):
     return Table("the ladder, %", ("", *held_out, "IoU", "IoU-ood"), lines)
 
 
-def call(command, say):
-    say("\n$ python " + " ".join(command))
+def call(command):
+    print("\n$ python " + " ".join(command), flush=True)
     if subprocess.run([sys.executable, *command], cwd=ROOT).returncode:
         raise UserError(f"{command[0]} failed; the reason is above. The same command goes on from here.")

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from PIL import Image, ImageColor
 
+from nanoladder.checkpoint import BASE
 from nanoladder.common import read_json, read_jsonl
 from nanoladder.pictures import COLOURS, boxes_in_view
 from nanoladder.tables import extras, overview, tables
@@ -24,7 +25,6 @@ PICTURE_BYTES = 3_000_000  # of all pictures together, before base64 makes 4 byt
 GALLERY = 32  # answers shown, at most
 FRAMES = 8  # of a row that has more
 POINTS = 200  # of a curve
-BASE = Path(__file__).parent / "base"
 
 STYLE = """
 :root { color-scheme: light dark; }
