@@ -2,6 +2,7 @@
 
     python eval.py --model runs/stage2 --data datasets/rooms-spatial                 # every benchmark of the rooms
     python eval.py --model PATH --bench rooms-si localization-ood --rows 300         # a run folder or a Qwen2.5-VL's
+    python eval.py --model PATH --bench vsibench spbench-si spbench-mv               # real ones, once converted
     python eval.py --model runs/cold --think --out runs/cold/eval-think              # spatial questions, thinking first
     python eval.py --compare runs/stage1/eval runs/stage2/eval                       # paired, with intervals
 
@@ -48,6 +49,15 @@ from nanoladder.evaluate import BENCHMARKS, Summary, score_splits, write_scores
 from nanoladder.report import write_report
 from nanoladder.tokenizer import Tokenizer
 
+# The real benchmarks: the folder that data/NAME/prepare.py wrote, and the kinds of its rows that belong to it.
+REAL = {
+    "vsibench": ("vsibench", ["video"]),
+    "spbench-si": ("spbench", ["single_image"]),
+    "spbench-mv": ("spbench", ["multi_view"]),
+    "cvbench": ("cvbench", ["single_image"]),
+    "sparbench": ("sparbench", ["single_image", "multi_view"]),
+    "viewspatial": ("viewspatial", ["single_image", "multi_view"]),
+}
 KINDS = {"localization": "localization", "seeing": "seeing"} | {name: kind for kind, name in BENCHMARKS.items()}
 NAMES = [name + suffix for name in KINDS for suffix in ("", "-ood")]
 SCORE = {"localization": "iou"}  # what is compared; "accuracy" of all else
@@ -56,9 +66,10 @@ SCORE = {"localization": "iou"}  # what is compared; "accuracy" of all else
 @dataclasses.dataclass
 class Settings:
     model: str | None = setting(None, "run folder or Qwen2.5-VL folder to score")
-    bench: tuple = setting(tuple(n for n in NAMES if "seeing" not in n), "benchmarks", choices=NAMES)
+    bench: tuple = setting(tuple(n for n in NAMES if "seeing" not in n), "benchmarks", choices=[*NAMES, *REAL])
     data: str = setting("datasets/rooms-spatial", "data folder with train, test and ood")
-    rows: int = setting(1000, "rows of each benchmark, a fixed subset of it")
+    real: str = setting("datasets", "folder that holds the converted real benchmarks")
+    rows: int | None = setting(None, "rows of each benchmark, a fixed subset; default 1000 of rooms, all of real ones")
     think: bool = setting(False, "ask spatial questions to be thought about first, and score the answer block")
     out: str | None = setting(None, "folder for what is found; default MODEL/eval, with hints MODEL/eval-HINTS")
     batch_size: int = setting(128, "answers decoded together")
@@ -89,12 +100,14 @@ def main(argv):
     blind = read_json(Path(s.blind) / "scores.json") if s.blind else None
     runtime.say(show(s))
     asked = {
-        "test": [KINDS[name] for name in s.bench if not name.endswith("-ood")],
+        "test": [KINDS[name] for name in s.bench if name in KINDS],
         "ood": [KINDS[name.removesuffix("-ood")] for name in s.bench if name.endswith("-ood")],
     }
-    splits = {
-        split: read_kinds(Path(s.data) / split, kinds, s.rows, s.think) for split, kinds in asked.items() if kinds
-    }
+    splits = {split: read_kinds(Path(s.data) / split, kinds, s.rows or 1000, s.think)
+              for split, kinds in asked.items() if kinds}  # fmt: skip
+    for name in [name for name in s.bench if name in REAL]:
+        folder, kinds = REAL[name]
+        splits[name] = read_kinds(Path(s.real) / folder / "test", kinds, s.rows, s.think)
     kinds = dict.fromkeys(kind for kinds in asked.values() for kind in kinds)
     folder = checkpoint.find(s.model)
     model, _ = checkpoint.load(folder, device=runtime.device)

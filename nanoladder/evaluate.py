@@ -16,6 +16,7 @@ import torch
 from tqdm import tqdm
 
 from nanoladder.attention import image_attention, share_in_boxes
+from nanoladder.benchmarks import BENCHMARKS as REAL
 from nanoladder.common import UserError, progress, read_jsonl, write_json, write_jsonl
 from nanoladder.dataset import boxes_in_input, encode_prompt, prompt_text, rows_of, target_text
 from nanoladder.generate import generate
@@ -30,6 +31,7 @@ from nanoladder.tables import (
     overview,
     set_beside,
     summarize_answers,
+    summarize_benchmark,
     summarize_localization,
     summarize_spatial,
     tables,
@@ -236,6 +238,8 @@ def score_splits(model, tokenizer, image_config, splits, summarize, say, folder=
                  blind=None, **asking):  # fmt: skip
     """Score rows of every kind in splits {"test": rows, "ood": rows}, printing the tables: (scores, predictions).
 
+    A split may also be a real benchmark, by its name, whose entry of scores is nanoladder/benchmarks.py's average.
+
     scores is what scores.json holds: {"localization": {"test", "ood"}, "seeing": likewise, "rooms-si", "rooms-si-ood",
     ..., "overall": mean of the benchmarks' averages, "overall-ood", "intervals": of these}; a benchmark's summary also
     has "shuffled", and "blind" where `blind`, the scores of a model trained without pictures, has it.
@@ -251,6 +255,9 @@ def score_splits(model, tokenizer, image_config, splits, summarize, say, folder=
                        title=f"{title}, {split}", **asking, **options)  # fmt: skip
 
     for split, all_rows in splits.items():
+        if split in REAL:
+            scores[split] = summarize_benchmark(split, ask(all_rows, split, "score"))
+            continue
         suffix, benchmarks = "-ood" if split == "ood" else "", {}
         for kind in dict.fromkeys(row.kind for row in all_rows):
             rows = rows_of(all_rows, kind)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from nanoladder.benchmarks import average
 from nanoladder.dataset import CHOICES, NUMBERS, boxes_in_input
 from nanoladder.rewards import box_iou, exact_match, relative_accuracy
 
@@ -194,6 +195,15 @@ def _constant_score(met, truth, choice):
     return np.mean([relative_accuracy(guess, float(t)) for t in truth])
 
 
+def summarize_benchmark(name, predictions, seed=0):
+    """average() of a real benchmark's predictions, with the "interval" of "average"."""
+    rows = [{"task": p["task"], "source": p["source"], "score": p["scores"]["accuracy"]} for p in predictions]
+    rng = np.random.default_rng(seed)
+    draws = [average(name, [rows[i] for i in rng.integers(0, len(rows), len(rows))])["average"]
+             for _ in range(RESAMPLES)]  # fmt: skip
+    return average(name, rows) | {"interval": interval(draws)}
+
+
 def overall_interval(benchmarks):
     """Interval of the mean of several benchmarks' averages, from a list of each one's predictions."""
     draws = [np.mean(list(type_draws(p, seed).values()), axis=0) for seed, p in enumerate(benchmarks)]
@@ -238,6 +248,8 @@ def tables(scores):
             found += [_plain_table(f"{name}, {split}", summary) for split, summary in entry.items()]
         elif name in spatial(scores):
             found.append(_paper_table(name, entry))
+        elif isinstance(entry, dict) and "tasks" in entry:
+            found.append(_benchmark_table(name, entry))
     return found
 
 
@@ -283,6 +295,15 @@ def _paper_table(title, summary):
     if "format" in summary:
         rows.append(("valid form", _percent(summary["format"]), "", *("" for _ in beside), str(summary["n"])))
     return Table(f"{title}, %", ("", "score", "95 %", *beside, "n"), rows)
+
+
+def _benchmark_table(title, summary):
+    """Tasks of a real benchmark, the parts that its authors tell apart, and its averages."""
+    rows = [(task, _percent(t["score"]), "", str(t["n"])) for task, t in summary["tasks"].items()]
+    parts = [name for name, value in summary.items() if isinstance(value, float) and name != "average"]
+    rows += [(name, _percent(summary[name]), "", "") for name in parts]
+    rows.append(("average", _percent(summary["average"]), _range(summary["interval"]), str(summary["n"])))
+    return Table(f"{title}, %", ("", "score", "95 %", "n"), rows)
 
 
 def _percent(value):

@@ -291,6 +291,30 @@ def test_a_killed_scoring_goes_on_and_ends_the_same(rooms, tmp_path, monkeypatch
         ask(rooms, tmp_path / "cut", *flags)
 
 
+def test_a_real_benchmark_is_averaged_as_its_authors_do(rooms, tmp_path):
+    """Rows as data/cvbench/prepare.py leaves them, about the rooms' pictures."""
+    folder, asked = tmp_path / "cvbench" / "test", read_kinds(rooms / "test", ["localization"])
+    (folder / "images").mkdir(parents=True)
+    sources = [("ADE20K", "Count"), ("COCO", "Relation"), ("Omni3D", "Depth")]
+    with open(folder / "spatial.jsonl", "w") as file:
+        for number in range(6):
+            (folder / "images" / f"{number}.png").write_bytes(asked[number].images[0].read_bytes())
+            source, task = sources[number % 3]
+            file.write(json.dumps({
+                "question_id": number, "question": "Which?", "options": ["A. bed", "B. sofa"], "answer": "A",
+                "image": [f"images/{number}.png"], "data_type": "single_image", "question_type": "choice",
+                "task": task, "source": source,
+            }) + "\n")  # fmt: skip
+    script.main(["--model", str(BASE), "--real", str(tmp_path), "--out", str(tmp_path / "out"), "--bench", "cvbench",
+                 "--max-new-tokens", "6"])  # fmt: skip
+    answers = [json.loads(line) for line in (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()]
+    score = json.loads((tmp_path / "out" / "scores.json").read_text())["cvbench"]
+    part = {name: np.mean([a["scores"]["accuracy"] for a in answers if a["source"] == name]) for name, _ in sources}
+    assert score["n"] == len(answers) == 6 and {a["split"] for a in answers} == {"cvbench"}
+    assert score["average"] == pytest.approx(((part["ADE20K"] + part["COCO"]) / 2 + part["Omni3D"]) / 2)
+    assert "cvbench" in (tmp_path / "out" / "report.html").read_text()
+
+
 def test_hints_tell_what_the_truth_says(rooms):
     image_config = replace(checkpoint.load_image_config(BASE), max_pixels=48 * 48)  # boxes must be rescaled
     asked = [r for split in ("train", "test") for r in read_kinds(rooms / split, ["single_image"])]
