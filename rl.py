@@ -66,7 +66,7 @@ from nanoladder.dataset import (
     encode_prompt,
     plan_order,
     prompt_text,
-    read_kinds,
+    read_splits,
 )
 from nanoladder.evaluate import Summary, score_splits, validate, write_scores
 from nanoladder.generate import generate, policy_logprobs
@@ -354,8 +354,8 @@ def main(argv):
     seed_everything(s.seed)
 
     kinds = s.data_types if s.task == "spatial" else ("localization",)
-    limits = {"train": None, "val": VAL_ROWS // len(kinds), "test": s.eval_rows, "ood": s.eval_rows}
-    splits = {split: read_kinds(Path(s.data) / split, kinds, limit, s.think) for split, limit in limits.items()}
+    limits = {"val": VAL_ROWS // len(kinds), "test": s.eval_rows, "ood": s.eval_rows}
+    splits = read_splits(s.data, kinds, limits, s.think)
     if not splits["train"]:
         raise UserError(f"{Path(s.data) / 'train'}: no {s.task} rows, so no answer can be scored")
     folder = checkpoint.find(s.init)
@@ -388,7 +388,7 @@ def main(argv):
             merge_lora(model)
         if runtime.main:
             checkpoint.save(run.checkpoint, model, tokenizer, image_config)
-            held_out = {split: splits[split] for split in ("test", "ood")}
+            held_out = {split: splits[split] for split in ("test", "ood") if split in splits}
             write_scores(run.path, *score_splits(*asking, held_out, summarize, runtime.say, **limit))
             write_json(run.path / "run.json", about | {"minutes": {"train": round(seconds / 60, 2)}})
             run.state.unlink(missing_ok=True)

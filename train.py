@@ -53,8 +53,10 @@ from nanoladder.dataset import (
     Dataset,
     attention_mask,
     collate,
+    held_out_kinds,
+    is_alone,
     plan_mixture,
-    read_kinds,
+    read_splits,
     rows_of,
 )
 from nanoladder.evaluate import Summary, score_splits, validate, write_scores
@@ -449,7 +451,7 @@ def main(argv):
         if runtime.main:
             checkpoint.save(run.checkpoint, model, tokenizer, image_config)
             scoring = Timer()
-            held_out = {split: splits[split] for split in ("test", "ood")}
+            held_out = {split: splits[split] for split in ("test", "ood") if split in splits}
             write_scores(run.path, *score_splits(*asking, held_out, summarize, runtime.say, **limit))
             seconds = {"data": data_seconds, "train": train_seconds, "score": scoring()}  # train: all sittings together
             if runtime.device.type == "cuda":
@@ -472,23 +474,18 @@ def mixture(text):
 
 
 def load_splits(s, kinds, runtime):
-    """Checked rows of train, val, test and ood; what is missing in the data folder is made first.
-
-    Only train has traces. What they teach is held to the spatial questions of the other splits, thought about first.
-    """
-    data, think = Path(s.data), "cold" in kinds
-    held_out = [kind for kind in dict.fromkeys([*kinds, *(DATA_TYPES if think else ())]) if kind != "cold"]
-    needed = [data / "train" / FILES[kind] for kind in kinds] + [data / "ood" / FILES[kind] for kind in held_out]
-    if runtime.main and not all(path.exists() for path in needed):
+    """Checked rows of train, val, test and ood (read_splits); rooms that are missing are made first."""
+    data = Path(s.data)
+    needed = [data / "train" / FILES[kind] for kind in kinds]
+    needed += [data / "ood" / FILES[kind] for kind in held_out_kinds(kinds)]
+    if runtime.main and not is_alone(data) and not all(path.exists() for path in needed):
         command = [sys.executable, "-m", "data.rooms.prepare", "--out", str(data), "--pictures", str(s.images),
                    *PREPARE[s.stage]]  # fmt: skip
         runtime.say("making rooms: " + " ".join(command[1:]))
         if subprocess.run(command, cwd=Path(__file__).parent).returncode:
             raise UserError(f"making the rooms in {data} failed; the reason is above")
     runtime.wait()
-    limits = {"val": None, "test": s.eval_rows, "ood": s.eval_rows}
-    splits = {split: read_kinds(data / split, held_out, limit, think) for split, limit in limits.items()}
-    splits["train"] = read_kinds(data / "train", kinds, data_types=s.data_types)
+    splits = read_splits(data, kinds, {"val": None, "test": s.eval_rows, "ood": s.eval_rows}, data_types=s.data_types)
     if lacking := [kind for kind in kinds if not rows_of(splits["train"], kind)]:
         raise UserError(f"{data}: no {lacking[0]} rows to train on; make them (data.rooms.prepare), or change --mix")
     return splits

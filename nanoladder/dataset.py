@@ -24,6 +24,7 @@ Each question starts at the position that follows the prefix, so its logits are 
 
 import json
 import math
+import zlib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -53,6 +54,7 @@ FILES = {"localization": "localization.jsonl", "seeing": "seeing.jsonl", **dict.
 # What follows a question that is to be thought about first; rewards.parse_thought reads what comes of it.
 THINK = "Think in <think></think>, then answer in <answer></answer>."
 VIDEO_FPS = 2.0  # frames a second that a row's video frames are taken to have; the rooms' walks make 0.6 m/s of it
+HOLD_OUT = 50  # scenes of which one is kept from training, where a data set brings no held-out rows
 PADDING_STEP = 16  # sequence lengths are rounded up to this, so that few shapes exist to compile and to tune
 
 
@@ -131,6 +133,35 @@ def read_kinds(folder, kinds, limit=None, think=False, data_types=DATA_TYPES):
         row.think |= think and row.kind in DATA_TYPES
     check_images(rows)
     return rows
+
+
+def read_splits(folder, kinds, limits, think=False, data_types=DATA_TYPES):
+    """{split: rows} of a data folder: train whole, and of val, test and ood at most limits[split] of each kind.
+
+    Traces are for training alone; what they teach is held to spatial questions, thought about first. A folder with
+    train alone (data.spatialladder) gives one scene in HOLD_OUT to val and test; a scene is a folder of pictures.
+    """
+    folder, asked = Path(folder), held_out_kinds(kinds)
+    rows = read_kinds(folder / "train", kinds, None, think, data_types)
+    if not is_alone(folder):
+        thought = think or "cold" in kinds
+        splits = {split: read_kinds(folder / split, asked, limit, thought) for split, limit in limits.items()}
+        return splits | {"train": rows}
+    kept = {id(row): zlib.crc32(row.images[0].parent.name.encode()) % HOLD_OUT > 0 for row in rows}
+    held = [row for row in rows if not kept[id(row)] and row.kind != "cold"]
+    splits = {split: [row for kind in asked for row in subset(rows_of(held, kind), limits[split])]
+              for split in ("val", "test")}  # fmt: skip
+    return splits | {"train": [row for row in rows if kept[id(row)]]}
+
+
+def held_out_kinds(kinds):
+    """The kinds of rows that a mixture of kinds is scored on."""
+    return [kind for kind in dict.fromkeys([*kinds, *(DATA_TYPES if "cold" in kinds else ())]) if kind != "cold"]
+
+
+def is_alone(folder):
+    """Whether a data folder has a train split and no other."""
+    return (folder / "train").is_dir() and not any((folder / split).is_dir() for split in ("val", "test", "ood"))
 
 
 def subset(rows, limit, seed=0):

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from nanoladder import dataset
 from nanoladder.common import UserError
 from nanoladder.dataset import (
     IGNORE_INDEX,
@@ -23,6 +24,7 @@ from nanoladder.dataset import (
     plan_order,
     prompt_text,
     read_rows,
+    read_splits,
     target_text,
 )
 from nanoladder.image import ImageConfig
@@ -236,6 +238,24 @@ def test_a_mixture_keeps_its_shares_everywhere(tmp_path):
     assert all(groups[i][0].level < 2 for _, i in order[:50] if i < 9)  # each kind climbs by itself
     alone = plan_mixture(groups[:9], {"localization": 1}, 40, 0.5, seed=0)
     assert alone == plan_order([group[0].level for group in groups[:9]], 40, 0.5, 0)
+
+
+def test_a_folder_without_held_out_rows_keeps_scenes_back(tmp_path, monkeypatch):
+    """As data.spatialladder leaves it: no scene is both trained on and scored."""
+    monkeypatch.setattr(dataset, "HOLD_OUT", 4)
+    train = tmp_path / "train"
+    names = [f"images/scene{k}/{shot}.png" for k in range(40) for shot in "ab"]
+    train.mkdir()
+    folder_with(train, *(GOOD | {"image": [name]} for name in names))
+    for name in names:
+        (train / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (96, 96)).save(train / name)
+    (train / "rows.jsonl").rename(train / "localization.jsonl")
+    splits = read_splits(tmp_path, ["localization"], {"val": 4, "test": None, "ood": None})
+    scenes = {split: {row.images[0].parent for row in rows} for split, rows in splits.items()}
+    assert set(splits) == {"train", "val", "test"} and len(splits["val"]) == 4
+    assert not scenes["train"] & scenes["test"] and len(splits["train"]) + len(splits["test"]) == len(names)
+    assert 4 <= len(splits["test"]) <= 36
 
 
 def test_paths_are_inside(rooms):
