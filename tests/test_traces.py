@@ -14,12 +14,12 @@ import rl
 from data.rooms import balance, spatial, traces
 from data.rooms.scene import camera_from_json
 from nanoladder import checkpoint
+from nanoladder.checkpoint import BASE
 from nanoladder.common import UserError
 from nanoladder.dataset import THINK, prompt_text, read_kinds, read_rows, target_text
 from nanoladder.image import ImageConfig
 from nanoladder.rewards import in_tags, parse_thought, reward
 from nanoladder.tokenizer import Tokenizer
-from train import BASE
 
 PART = r"(?P<part>(?:upper|middle|lower) (?:left|centre|right))"
 MENTION = rf"\b(?P<name>{'|'.join(spatial.CATEGORIES)})\b(?: {PART})?(?: view (?P<view>\d+))?"
@@ -233,7 +233,7 @@ def test_rows_are_read_as_they_are_asked(made):
     ({"question_type": "object count"}, None),
     ({"solution": "3"}, "cold.jsonl:1: a solution must be <think>"),
     ({"solution": 3}, "cold.jsonl:1: a solution must be <think>"),
-    ({"solution": "<think>x</think><answer></answer>", "question_type": "object count"}, "positive number"),
+    ({"solution": "<think>x</think><answer></answer>", "question_type": "object count"}, "must be a number"),
     ({"prompt": None}, "field 'question'"),
 ])  # fmt: skip
 def test_a_file_in_the_papers_four_fields(tmp_path, change, complaint):
