@@ -3,6 +3,7 @@
     python rl.py                                     # from runs/cold: spatial questions, thought about first
     python rl.py --no-think                          # from runs/stage2: the same, answered directly
     python rl.py --task localization                 # from runs/stage1: boxes, rewarded by how well they fit
+    python rl.py --model PATH --lora-rank 16         # a Qwen2.5-VL folder, with the paper's group and lengths
     python rl.py --resume                            # goes on exactly where the killed run in --out was
     torchrun --nproc_per_node 2 rl.py                # every rank rolls out its share of the prompts; --shard: FSDP2
 
@@ -83,6 +84,7 @@ class Settings:
     task: str = setting("spatial", "what is asked", choices=["spatial", "localization"])
     think: bool = setting(True, "ask spatial questions to be thought about first; boxes never are")
     init: str = setting("runs/cold", "checkpoint or run folder the policy and its reference start from")
+    model: str | None = setting(None, "Qwen2.5-VL folder to start from instead; overrides --init")
     data: str = setting("datasets/rooms-spatial", "data folder with train, val, test and ood")
     data_types: tuple = setting(DATA_TYPES, "modalities of spatial questions", choices=DATA_TYPES)
     out: str = setting("runs/rl", "run folder")
@@ -102,6 +104,7 @@ class Settings:
     lora_alpha: float = setting(32.0, "LoRA's products are scaled by alpha / rank")
     shuffle_rewards: bool = setting(False, "control: rewards of the wrong answers; nothing can be learned")
     amp: bool = setting(False, "bf16 automatic mixed precision")
+    recompute: bool = setting(False, "activation checkpointing: less memory, a third more compute")
     shard: bool = setting(False, "split the model over torchrun's ranks (FSDP2) instead of copying it to each (DDP)")
     eval_rows: int = setting(1000, "held-out rows of each kind and split to score at the end")
     eval_every: int = setting(50, "steps between greedy scores on a few validation rows")
@@ -118,6 +121,9 @@ TASKS = {
     "localization": dict(init="runs/stage1", data="datasets/rooms", out="runs/rl-localization"),
 }
 
+# SpatialLadder's own settings (section 4 of the paper); the rates are the field's usual ones.
+QWEN = dict(lr=1e-6, prompts=8, group_size=4, micro_prompts=1, max_new_tokens=1024, recompute=True)
+
 
 def presets(given):
     direct = {} if given.get("think", Settings.think) else {"init": "runs/stage2"}
@@ -126,7 +132,9 @@ def presets(given):
         run = RunFolder(given.get("out", values["out"]))
         run.refuse_if_used(resume=True)
         return read_json(run.path / "run.json")["settings"]
-    return values | (dict(amp=True, prompts=64, micro_prompts=64) if torch.cuda.is_available() else {})
+    if torch.cuda.is_available():
+        values |= dict(amp=True, prompts=64, micro_prompts=64)
+    return values | (QWEN | (dict(lr=1e-5) if given.get("lora_rank") else {}) if "model" in given else {})
 
 
 # ---------------------------------------------------------------- rollout, rewards, advantages
@@ -358,10 +366,11 @@ def main(argv):
     splits = read_splits(s.data, kinds, limits, s.think)
     if not splits["train"]:
         raise UserError(f"{Path(s.data) / 'train'}: no {s.task} rows, so no answer can be scored")
-    folder = checkpoint.find(s.init)
+    folder = checkpoint.find(s.model or s.init)
     dtype = torch.bfloat16 if s.lora_rank and s.amp and not s.shard else torch.float32  # frozen ones need no more
     model, _ = checkpoint.load(folder, dtype, runtime.device)
     tokenizer, image_config = Tokenizer.load(folder), checkpoint.load_image_config(folder)
+    model.set_activation_checkpointing(s.recompute)
     ref_model = None
     if s.lora_rank:
         add_lora(model, s.lora_rank, s.lora_alpha)

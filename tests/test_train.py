@@ -11,6 +11,7 @@ import torch
 from conftest import ROOT, prepare
 
 import eval as evaluate
+import rl
 import train
 from nanoladder import checkpoint
 from nanoladder.common import UserError
@@ -104,7 +105,8 @@ def test_stage_0_trains_and_its_checkpoint_feeds_stage_1(rooms, tmp_path):
     run(rooms, tmp_path / "next", "--steps", "1", "--init", str(tmp_path / "base"))
 
 
-def test_a_qwen_folder_trains_with_lora_and_is_a_plain_one_after(rooms, qwen, tmp_path):
+@pytest.fixture
+def small_qwen(qwen, tmp_path):
     """Qwen's own vocabulary and patches, a thousandth of its width."""
     tok = Tokenizer.load(qwen[0])
     config = dataclasses.replace(
@@ -113,6 +115,22 @@ def test_a_qwen_folder_trains_with_lora_and_is_a_plain_one_after(rooms, qwen, tm
         vision_start_token_id=tok.vision_start_id, vision_end_token_id=tok.vision_end_id,
     )  # fmt: skip
     checkpoint.save(tmp_path / "qwen", Qwen2_5_VL(config), tok, ImageConfig())
+    return tmp_path / "qwen"
+
+
+def test_a_qwen_folder_goes_through_grpo_and_eval(rooms, small_qwen, tmp_path):
+    """With LoRA: afterwards it is a plain folder that eval.py takes."""
+    flags = ["--task", "localization", "--steps", "1", "--prompts", "2", "--max-new-tokens", "4", "--eval-rows", "1"]
+    flags += ["--lora-rank", "2", "--data", str(rooms), "--out", str(tmp_path / "rl")]
+    rl.main(["--model", str(small_qwen), *flags])
+    settings = json.loads((tmp_path / "rl" / "run.json").read_text())["settings"]
+    assert (settings["lr"], settings["group_size"], settings["recompute"]) == (1e-5, 4, True)
+    evaluate.main(["--model", str(tmp_path / "rl"), "--data", str(rooms), "--bench", "localization", "--rows", "1",
+                   "--max-new-tokens", "4"])  # fmt: skip
+    assert json.loads((tmp_path / "rl" / "eval" / "scores.json").read_text())["localization"]["test"]["n"] == 1
+
+
+def test_a_qwen_folder_trains_with_lora_and_is_a_plain_one_after(rooms, small_qwen, tmp_path):
     flags = ["--model", str(tmp_path / "qwen"), "--lora-rank", "2", "--steps", "2", "--eval-rows", "1"]
     run(rooms, tmp_path / "out", *flags)
     settings = json.loads((tmp_path / "out" / "run.json").read_text())["settings"]
