@@ -4,9 +4,8 @@
     python train.py --stage 1             # perception: localize objects, from the base shipped in nanoladder/base
     python train.py --stage 1 --init scratch
     python train.py --stage 2             # understanding: spatial questions, from runs/stage1
-    python train.py --stage cold          # the form of thinking, from runs/stage2; then rl.py
-    python train.py --stage all           # every rung and its scores (nanoladder/ladder.py)
     python train.py --stage cold          # the form of thinking, from runs/stage2: what rl.py starts from
+    python train.py --stage all           # every rung and its scores (nanoladder/ladder.py)
     python train.py --stage 1 --model PATH --lora-rank 16      # a Qwen2.5-VL folder, on one card
     torchrun --nproc_per_node 2 train.py --stage 1             # DDP; with --shard FSDP2, for what one card can't hold
 

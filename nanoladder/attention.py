@@ -1,7 +1,7 @@
 """Where a model looks while it answers: attention from answer tokens to image tokens, and its share inside boxes.
 
     weights = image_attention(model, prompt, tokenizer.answer("[..]"))    # [image tokens], in the order of reading
-    inside, area = share_in_boxes(weights, grid, boxes, size)             # looks at the objects if inside > area
+    inside, area = share_in_boxes(weights.reshape(rows, columns), boxes, size)    # looks there if inside > area
 
 The fast attention of model.py never makes the weights it sums with, so they are computed here a second time, by hand:
 a hook on every layer sees what the layer's attention is called with, and softmax(q k^T / sqrt(Dh)) does the rest.

@@ -139,7 +139,8 @@ def read_splits(folder, kinds, limits, think=False, data_types=DATA_TYPES):
     """{split: rows} of a data folder: train whole, and of val, test and ood at most limits[split] of each kind.
 
     Traces are for training alone; what they teach is held to spatial questions, thought about first. A folder with
-    train alone (data.spatialladder) gives one scene in HOLD_OUT to val and test; a scene is a folder of pictures.
+    train alone (data.spatialladder) gives one scene in HOLD_OUT to val and test, of the kinds that are trained on; a
+    scene is a folder of pictures.
     """
     folder, asked = Path(folder), held_out_kinds(kinds)
     rows = read_kinds(folder / "train", kinds, None, think, data_types)
@@ -147,11 +148,14 @@ def read_splits(folder, kinds, limits, think=False, data_types=DATA_TYPES):
         thought = think or "cold" in kinds
         splits = {split: read_kinds(folder / split, asked, limit, thought) for split, limit in limits.items()}
         return splits | {"train": rows}
-    kept = {id(row): zlib.crc32(row.images[0].parent.name.encode()) % HOLD_OUT > 0 for row in rows}
-    held = [row for row in rows if not kept[id(row)] and row.kind != "cold"]
+
+    def is_held_out(row):
+        return zlib.crc32(row.images[0].parent.name.encode()) % HOLD_OUT == 0
+
+    held = [row for row in rows if is_held_out(row)]
     splits = {split: [row for kind in asked for row in subset(rows_of(held, kind), limits[split])]
               for split in ("val", "test")}  # fmt: skip
-    return splits | {"train": [row for row in rows if kept[id(row)]]}
+    return splits | {"train": [row for row in rows if not is_held_out(row)]}
 
 
 def held_out_kinds(kinds):
