@@ -193,7 +193,7 @@ def build(s, runtime, texts):
             pad_token_id=tokenizer.pad_id,
         )
         model = Qwen2_5_VL(config).to(runtime.device)
-        image_config = ImageConfig(patch_size=config.vision.patch_size)
+        image_config = ImageConfig(config.vision.patch_size, coordinates=config.vision.in_channels > 3)
     else:
         folder = checkpoint.find(s.model or (checkpoint.BASE if s.init == "base" else s.init))
         dtype = torch.bfloat16 if s.lora_rank and s.amp and not s.shard else torch.float32  # frozen ones need no more
@@ -275,14 +275,15 @@ class Losses(nn.Module):
     """Batch -> summed loss of the supervised tokens, and the mean dense naming loss (0 where its weight is 0).
 
     The dense loss reads every image token through the final norm and the head, as if it were the decoder's last
-    state, and asks it for the names of what its cell shows, by share of pixels. It needs no parameters of its own
-    and pulls what the eye says towards the words for it. Stage 0 only: it stands in for the pretraining that
-    SpatialLadder's vision tower came with.
+    state, and asks it three things: the names of what its cell shows, by share of pixels, and the letter and the
+    digit of its square, were a chessboard laid over the picture. It needs no parameters of its own and pulls what
+    the eye says towards the words for it. Stage 0 only: it stands in for the pretraining that SpatialLadder's
+    vision tower came with.
     """
 
-    def __init__(self, model, name_ids, dense):
+    def __init__(self, model, dense, words):
         super().__init__()
-        self.model, self.name_ids, self.dense = model, name_ids, dense
+        self.model, self.dense, self.words = model, dense, words  # words: token ids, one tensor for each thing asked
 
     def forward(self, batch):
         model = self.model
@@ -296,9 +297,11 @@ class Losses(nn.Module):
             logits = model.lm_head(hidden[:, :-1][supervised])  # [supervised tokens, V]: no others are ever made
             text_loss = F.cross_entropy(logits.float(), targets[supervised], reduction="sum")
         if self.dense:
-            # Among the names alone: a softmax over all words would push the others, unasked yet, into one direction.
-            seen = F.linear(model.model.norm(image_embeds), model.lm_head.weight[self.name_ids])
-            dense_loss = -(batch["name_shares"] * seen.float().log_softmax(-1)).sum(-1).mean()  # [image tokens, names]
+            # Among their words alone: a softmax over all would push the others, unasked yet, into one direction.
+            state = model.model.norm(image_embeds)
+            for ids, target in zip(self.words, batch["dense_targets"].split([len(ids) for ids in self.words], dim=1)):
+                said = F.linear(state, model.lm_head.weight[ids]).float().log_softmax(-1)  # [image tokens, words]
+                dense_loss = dense_loss - (target * said).sum(-1).mean()
         return text_loss, dense_loss
 
 
@@ -425,8 +428,9 @@ def main(argv):
         group for group in dataset.groups if group[0].kind != "localization" or objects_asked(group) >= s.min_objects
     ]
     explain(s, dataset, model, tokenizer, runtime.say)
-    name_ids = torch.tensor([tokenizer.encode(" " + name)[0] for name in NAMES], device=runtime.device)
-    losses = Losses(model, name_ids, s.dense)
+    words = [[" " + name for name in NAMES], "abcdefgh", "12345678"]  # what the dense loss asks for
+    ids = [torch.tensor([tokenizer.encode(w)[0] for w in choice], device=runtime.device) for choice in words]
+    losses = Losses(model, s.dense, ids)
     if s.shard:
         parallel.shard(losses, [*model.visual.blocks, *model.model.layers])
     summarize = Summary(splits["train"], image_config)

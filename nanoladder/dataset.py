@@ -32,6 +32,7 @@ from string import ascii_uppercase
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from nanoladder.common import UserError, progress
@@ -56,6 +57,7 @@ THINK = "Think in <think></think>, then answer in <answer></answer>."
 VIDEO_FPS = 2.0  # frames a second that a row's video frames are taken to have; the rooms' walks make 0.6 m/s of it
 HOLD_OUT = 50  # scenes of which one is kept from training, where a data set brings no held-out rows
 PADDING_STEP = 16  # sequence lengths are rounded up to this, so that few shapes exist to compile and to tune
+BOARD = 8  # files and ranks of the chessboard that the dense loss lays over a picture
 
 
 @dataclass(slots=True)
@@ -396,7 +398,9 @@ class Dataset(torch.utils.data.Dataset):
         }
         if self.names is not None:
             grid, names = example["grid_thw"][0], len(self.names)
-            example["name_shares"] = name_shares(rows[0].images[0], grid, self.image_config, names)
+            shares = name_shares(rows[0].images[0], grid, self.image_config, names)
+            squares = board_squares(grid[1] // self.image_config.merge_size, grid[2] // self.image_config.merge_size)
+            example["dense_targets"] = torch.cat((shares, squares), dim=1)
         return example
 
 
@@ -441,6 +445,13 @@ def name_shares(path, grid_thw, image_config, num_names):
     return torch.from_numpy(counts.reshape(rows * cols, num_names) / cell**2).float()
 
 
+def board_squares(rows, cols):
+    """File and rank of every image token, were a chessboard laid over the picture: one-hot twice, [tokens, 8 + 8]."""
+    row, col = torch.arange(rows)[:, None], torch.arange(cols)
+    where = torch.stack(torch.broadcast_tensors(col * BOARD // cols, row * BOARD // rows), dim=-1)
+    return F.one_hot(where, BOARD).float().view(rows * cols, -1)
+
+
 def collate(examples):
     """Right-padded batch. `segments` is -1 on padding, so nothing attends to it."""
     longest = max(len(e["input_ids"]) for e in examples)
@@ -458,8 +469,8 @@ def collate(examples):
         batch["position_ids"][:, b, :n] = example["position_ids"]
     batch["pixel_values"] = torch.cat([e["pixel_values"] for e in examples])
     batch["grid_thw"] = [grid for e in examples for grid in e["grid_thw"]]
-    if "name_shares" in examples[0]:
-        batch["name_shares"] = torch.cat([e["name_shares"] for e in examples])
+    if "dense_targets" in examples[0]:
+        batch["dense_targets"] = torch.cat([e["dense_targets"] for e in examples])
     return batch
 
 

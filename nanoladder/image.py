@@ -32,6 +32,7 @@ class ImageConfig:
     max_pixels: int = 1280 * 28 * 28
     mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
     std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
+    coordinates: bool = False  # two more channels, each pixel's x and y (CoordConv, arXiv 1807.03247); ours alone
 
     @property
     def factor(self) -> int:
@@ -94,20 +95,36 @@ def normal_values(config: ImageConfig) -> np.ndarray:
     return (levels - np.float32(config.mean)[:, None]) / np.float32(config.std)[:, None]
 
 
+def cut(clips: np.ndarray, config: ImageConfig) -> np.ndarray:
+    """Clips [B, F, H, W, C] -> patches [C, B*N, temporal * p * p]."""
+    p, m, two = config.patch_size, config.merge_size, config.temporal_patch_size
+    B, F, H, W, C = clips.shape
+    blocks = clips.reshape(B, F // two, two, H // (p * m), m, p, W // (p * m), m, p, C)
+    return blocks.transpose(9, 0, 1, 3, 6, 4, 7, 2, 5, 8).reshape(C, -1, two * p * p)
+
+
+@lru_cache
+def coordinate_patches(height: int, width: int, config: ImageConfig) -> np.ndarray:
+    """x and y of the pixels of one temporal patch, -1 at the left and upper edge, 1 at the others. -> [2, N, ...]"""
+    x, y = ((np.arange(side, dtype=np.float32) * 2 + 1) / side - 1 for side in (width, height))
+    frame = np.stack(np.meshgrid(x, y), axis=-1)  # [H, W, 2]
+    return cut(np.broadcast_to(frame, (1, config.temporal_patch_size, *frame.shape)), config)
+
+
 def patchify(clips: np.ndarray, config: ImageConfig) -> np.ndarray:
-    """Cut uint8 clips [B, F, H, W, 3] into float32 patches [B*N, 3 * temporal * p * p].
+    """Cut uint8 clips [B, F, H, W, 3] into float32 patches [B*N, 3 * temporal * p * p], or 5 with coordinates.
 
     A still has F = 1; F short of whole temporal patches repeats the last frame. H and W are multiples of
     config.factor. Patches come block by block: the m x m that share an image token follow one another.
     """
-    p, m, two = config.patch_size, config.merge_size, config.temporal_patch_size
-    clips = np.concatenate([clips] + [clips[:, -1:]] * (-clips.shape[1] % two), axis=1)
-    B, F, H, W, C = clips.shape
-    blocks = clips.reshape(B, F // two, two, H // (p * m), m, p, W // (p * m), m, p, C)
-    blocks = blocks.transpose(9, 0, 1, 3, 6, 4, 7, 2, 5, 8).reshape(C, -1, two * p * p)  # [3, B*N, 2*p*p]
-    patches = np.empty((blocks.shape[1], C, two * p * p), np.float32)
+    clips = np.concatenate([clips] + [clips[:, -1:]] * (-clips.shape[1] % config.temporal_patch_size), axis=1)
+    blocks = cut(clips, config)  # [3, B*N, 2*p*p]
+    patches = np.empty((blocks.shape[1], 3 + 2 * config.coordinates, blocks.shape[2]), np.float32)
     for channel, values in enumerate(normal_values(config)):
         patches[:, channel] = values[blocks[channel]]
+    if config.coordinates:
+        where = coordinate_patches(*clips.shape[2:4], config)  # the same for every frame
+        patches[:, 3:] = np.tile(where, (1, len(patches) // where.shape[1], 1)).swapaxes(0, 1)
     return patches.reshape(len(patches), -1)
 
 
@@ -126,7 +143,7 @@ def size_of(image) -> tuple[int, int]:
 
 
 def preprocess(images: list, config: ImageConfig) -> tuple[Tensor, list[tuple[int, int, int]]]:
-    """Stills (PIL or uint8 [H, W, 3], any sizes) -> pixel_values [N, 3*2*p*p], grids (1, rows, columns)."""
+    """Stills (PIL or uint8 [H, W, 3], any sizes) -> pixel_values [N, C*2*p*p], grids (1, rows, columns)."""
     arrays = [resize(image, fit(size_of(image), config)) for image in images]
     patches = [patchify(np.stack(list(same))[:, None], config) for _, same in groupby(arrays, np.shape)]
     grids = [(1, len(array) // config.patch_size, len(array[0]) // config.patch_size) for array in arrays]
@@ -134,7 +151,7 @@ def preprocess(images: list, config: ImageConfig) -> tuple[Tensor, list[tuple[in
 
 
 def preprocess_video(frames: list, config: ImageConfig) -> tuple[Tensor, tuple[int, int, int]]:
-    """Frames of one video, fitted as the first is -> pixel_values [N, 3*2*p*p], grid (t, rows, columns)."""
+    """Frames of one video, fitted as the first is -> pixel_values [N, C*2*p*p], grid (t, rows, columns)."""
     width, height = fit(size_of(frames[0]), config)
     clip = np.stack([resize(frame, (width, height)) for frame in frames])[None]  # [1, F, H, W, 3]
     steps = -(-len(frames) // config.temporal_patch_size)

@@ -67,18 +67,20 @@ class Config:
         return self.hidden_size // self.num_attention_heads
 
 
-# M-RoPE hands the width axis the lowest frequencies. At theta 1e6 the narrow heads of nano and small could
-# not tell neighbouring columns apart; at theta 10 these differ by 0.1 to 0.3 radians.
+# A narrow head must do with few frequencies. To find an object by its name, a word is compared with image tokens
+# at any distance, so most of them must hardly turn: theta 10,000, and time gets the two fastest. That leaves the
+# width axis too slow to tell columns apart, so nano and small read two more channels, each pixel's x and y
+# (ImageConfig.coordinates). The README shows what each of these is worth.
 PRESETS = {
     "nano": Config(
-        VisionConfig(4, 128, 256, 4, 128, patch_size=8, window_size=48, fullatt_block_indexes=(1, 3)),
+        VisionConfig(4, 128, 256, 4, 128, patch_size=8, window_size=48, fullatt_block_indexes=(1, 3), in_channels=5),
         vocab_size=1024, hidden_size=128, intermediate_size=384, num_hidden_layers=4, num_attention_heads=4,
-        num_key_value_heads=2, rope_theta=10.0, mrope_section=(2, 7, 7), max_position_embeddings=4096,
+        num_key_value_heads=2, rope_theta=1e4, mrope_section=(2, 3, 11), max_position_embeddings=4096,
     ),
     "small": Config(
-        VisionConfig(8, 384, 1024, 6, 512, patch_size=8, window_size=64, fullatt_block_indexes=(3, 7)),
+        VisionConfig(8, 384, 1024, 6, 512, patch_size=8, window_size=64, fullatt_block_indexes=(3, 7), in_channels=5),
         vocab_size=1024, hidden_size=512, intermediate_size=1408, num_hidden_layers=8, num_attention_heads=8,
-        num_key_value_heads=4, rope_theta=10.0, mrope_section=(4, 14, 14), max_position_embeddings=8192,
+        num_key_value_heads=4, rope_theta=1e4, mrope_section=(4, 6, 22), max_position_embeddings=8192,
     ),
     "3b": Config(),
     "7b": Config(
@@ -469,6 +471,8 @@ class Qwen2_5_VL(nn.Module):
         """Normal with std 1/sqrt(fan in), which is 0.02 at the width of the 3B; embeddings 0.02.
 
         Projections back into the residual stream shrink by sqrt(2 layers), as in GPT-2. Biases 0, norms 1.
+        The decoder's queries begin as 0.7 parts their own key head, so that attention starts by looking for what
+        resembles it, a name for its object (mimetic initialisation, arXiv 2305.09828).
         """
         for name, parameter in self.named_parameters():
             if parameter.ndim == 1:
@@ -479,6 +483,12 @@ class Qwen2_5_VL(nn.Module):
                 layers = self.visual.blocks if name.startswith("visual") else self.model.layers
                 std /= (2 * len(layers)) ** 0.5
             nn.init.normal_(parameter, std=std)
+        for layer in self.model.layers:
+            attention = layer.self_attn
+            keys = attention.k_proj.weight.view(-1, 1, attention.head_dim, self.config.hidden_size)  # [K, 1, Dh, D]
+            queries = attention.q_proj.weight.view(len(keys), -1, *keys.shape[2:])  # [K, heads that share it, Dh, D]
+            with torch.no_grad():
+                queries.mul_(0.51**0.5).add_(keys, alpha=0.7)  # the variances add up to what they were
 
     def set_activation_checkpointing(self, on: bool):
         """Trade compute for memory: keep only each block's input for the backward pass."""

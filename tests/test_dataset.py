@@ -15,6 +15,7 @@ from nanoladder.dataset import (
     IGNORE_INDEX,
     Dataset,
     attention_mask,
+    board_squares,
     boxes_in_input,
     check_images,
     collate,
@@ -31,7 +32,7 @@ from nanoladder.image import ImageConfig
 from nanoladder.model import PRESETS, Qwen2_5_VL
 from nanoladder.tokenizer import Tokenizer
 
-CONFIG = ImageConfig(patch_size=8)
+CONFIG = ImageConfig(patch_size=8, coordinates=True)
 GOOD = {
     "question_id": 1, "question": "Locate the chair.", "answer": [{"bbox_2d": [4, 5, 20, 30], "label": "chair"}],
     "image": ["a.png"], "data_type": "single_image", "level": 2,
@@ -151,7 +152,7 @@ def test_missing_and_empty_files(tmp_path):
 def test_boxes_are_rescaled_with_the_image(tmp_path):
     rows = read_rows(folder_with(tmp_path, GOOD, size=(100, 50)))
     check_images(rows)
-    tiny = ImageConfig(patch_size=8, min_pixels=16 * 16, max_pixels=48 * 32)  # 100 x 50 becomes 48 x 16
+    tiny = dataclasses.replace(CONFIG, min_pixels=16 * 16, max_pixels=48 * 32)  # 100 x 50 becomes 48 x 16
     assert boxes_in_input(rows[0], tiny) == [{"label": "chair", "bbox_2d": [2, 2, 10, 10]}]
     assert target_text(rows[0], tiny) == '[{"label":"chair","bbox_2d":[2,2,10,10]}]'
 
@@ -217,6 +218,14 @@ def test_name_shares_count_pixels(tmp_path):
     shares = name_shares(tmp_path / "a.png", (1, 12, 12), CONFIG, 7)
     assert shares.shape == (36, 7) and torch.allclose(shares.sum(1), torch.ones(36))
     assert shares[1, 5] == 0.5 and shares[35, 2] == 1 and shares[0, 0] == 1
+
+
+def test_every_image_token_has_its_square_of_the_board():
+    squares = board_squares(6, 8)  # six rows of eight tokens
+    assert squares.shape == (48, 16) and torch.equal(squares.sum(1), torch.full((48,), 2.0))
+    where = squares.nonzero()[:, 1].view(6, 8, 2)  # file, 8 + rank
+    assert torch.equal(where[..., 0], torch.arange(8).expand(6, -1))
+    assert where[:, 0, 1].tolist() == [8, 9, 10, 12, 13, 14]
 
 
 def test_order_climbs_covers_and_repeats():

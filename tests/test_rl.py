@@ -28,7 +28,7 @@ from nanoladder.image import ImageConfig
 from nanoladder.model import PRESETS, Qwen2_5_VL
 from nanoladder.tokenizer import Tokenizer
 
-CONFIG = ImageConfig(patch_size=8)
+CONFIG = ImageConfig(patch_size=8, coordinates=True)
 QUICK = rl.Settings(group_size=4, max_new_tokens=7, micro_prompts=2)
 
 

@@ -110,7 +110,8 @@ def small_qwen(qwen, tmp_path):
     """Qwen's own vocabulary and patches, a thousandth of its width."""
     tok = Tokenizer.load(qwen[0])
     config = dataclasses.replace(
-        PRESETS["nano"], vision=dataclasses.replace(PRESETS["nano"].vision, patch_size=14, window_size=112),
+        PRESETS["nano"],
+        vision=dataclasses.replace(PRESETS["nano"].vision, patch_size=14, window_size=112, in_channels=3),
         vocab_size=len(tok), image_token_id=tok.image_id, video_token_id=tok.video_id,
         vision_start_token_id=tok.vision_start_id, vision_end_token_id=tok.vision_end_id,
     )  # fmt: skip

@@ -65,7 +65,7 @@ def make_batch(config, size):
         "labels": labels,
         "segments": segments,
         "position_ids": torch.arange(total).expand(3, size, total),
-        "pixel_values": torch.randn(size * side**2, 2 * 3 * config.vision.patch_size**2),
+        "pixel_values": torch.randn(size * side**2, config.vision.in_channels * 2 * config.vision.patch_size**2),
     }
     return to_device(batch, DEVICE) | {"grid_thw": [(1, side, side)] * size}
 
@@ -78,7 +78,7 @@ def bench(preset, size, amp, compiled, repeats):
     if compiled:
         model.visual.encode = torch.compile(model.visual.encode, dynamic=True)
         model.model.compile(dynamic=True)
-    losses, optimizers, batch = Losses(model, None, 0.0), make_optimizers(model, settings), make_batch(config, size)
+    losses, optimizers, batch = Losses(model, 0.0, []), make_optimizers(model, settings), make_batch(config, size)
 
     def step():
         with autocast(DEVICE, amp):
