@@ -1,6 +1,6 @@
 """Qwen2.5-VL from scratch: vision transformer, decoder, KV cache, M-RoPE (arXiv 2502.13923).
 
-The same code runs a 1.5 M-parameter laptop model and the published 3B and 7B: only the Config differs.
+The same code runs a 2 M-parameter laptop model and the published 3B and 7B: only the Config differs.
 Parameters carry the names of the published Hugging Face checkpoints. Read from the bottom up:
 rotary positions, vision (plan, attention, block, transformer), decoder (cache, attention, layer), model.
 
