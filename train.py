@@ -99,7 +99,7 @@ class Settings:
     clip: float = setting(1.0, "largest norm of the gradient")
     climb: float = setting(0.0, "share of the asking in the emptier rooms (levels 1 and 2) before all levels mix")
     blind: bool = setting(False, "blank every picture: what is learned then can be guessed without looking")
-    dense: float = setting(0.0, "weight of the dense naming loss of stage 0; 0 is off")
+    dense: float = setting(0.0, "weight of the dense loss of stage 0, of what and where; 0 is off")
     amp: bool = setting(False, "bf16 automatic mixed precision")
     compile: bool = setting(False, "torch.compile the vision tower and the decoder")
     recompute: bool = setting(False, "activation checkpointing: less memory, a third more compute")
@@ -272,7 +272,7 @@ def explain(s, dataset, model, tokenizer, say):
 
 
 class Losses(nn.Module):
-    """Batch -> summed loss of the supervised tokens, and the mean dense naming loss (0 where its weight is 0).
+    """Batch -> summed loss of the supervised tokens, and the mean dense loss (0 where its weight is 0).
 
     The dense loss reads every image token through the final norm and the head, as if it were the decoder's last
     state, and asks it three things: the names of what its cell shows, by share of pixels, and the letter and the

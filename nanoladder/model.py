@@ -70,7 +70,7 @@ class Config:
 # A narrow head must do with few frequencies. To find an object by its name, a word is compared with image tokens
 # at any distance, so most of them must hardly turn: theta 10,000, and time gets the two fastest. That leaves the
 # width axis too slow to tell columns apart, so nano and small read two more channels, each pixel's x and y
-# (ImageConfig.coordinates). The README shows what each of these is worth.
+# (ImageConfig.coordinates). docs/binding.py compares.
 PRESETS = {
     "nano": Config(
         VisionConfig(4, 128, 256, 4, 128, patch_size=8, window_size=48, fullatt_block_indexes=(1, 3), in_channels=5),
