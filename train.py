@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader
 
-from data.rooms.questions import NAMES, VOCABULARY
+from data.rooms.questions import BOARD, NAMES, VOCABULARY
 from nanoladder import checkpoint, parallel
 from nanoladder.common import (
     RunFolder,
@@ -116,7 +116,7 @@ class Settings:
 # What each stage means, and what a GPU changes. Flags override both.
 STAGES = {
     "0": dict(init="scratch", data="datasets/rooms-base", images=60_000, out="runs/stage0", mix="seeing=1",
-              steps=12_000, questions=6, climb=0.5, look=0.25, dense=3.0, lr=6e-3, muon_lr=0.02,
+              steps=10_000, questions=6, climb=0.5, look=0.25, dense=3.0, lr=6e-3, muon_lr=0.02,
               eval_every=1000, save_every=250),
     # Where one object alone is asked about, its name tells nothing, and a model that sees many such pictures learns
     # to ignore names and to box whatever stands out. Emptier rooms come first for the same reason.
@@ -428,7 +428,7 @@ def main(argv):
         group for group in dataset.groups if group[0].kind != "localization" or objects_asked(group) >= s.min_objects
     ]
     explain(s, dataset, model, tokenizer, runtime.say)
-    words = [[" " + name for name in NAMES], "abcdefgh", "12345678"]  # what the dense loss asks for
+    words = [[" " + name for name in NAMES], *BOARD]  # what the dense loss asks for
     ids = [torch.tensor([tokenizer.encode(w)[0] for w in choice], device=runtime.device) for choice in words]
     losses = Losses(model, s.dense, ids)
     if s.shard:

@@ -32,7 +32,6 @@ from string import ascii_uppercase
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 
 from nanoladder.common import UserError, progress
@@ -46,7 +45,8 @@ DATA_TYPES = ("single_image", "multi_view", "video")
 CHOICES = ("relative distance", "relative direction", "appearance order", "route planning", "choice")
 NUMBERS = ("object size", "room size", "object count", "absolute distance")  # in cm, m^2, pieces, m
 MOTION = "view change"  # how the camera moved between two views: metres and degrees along five axes
-SEEING = ("point", "list", "colour", "place", "side", "which", "count", "order", "next")  # stage 0's, any short text
+SEEING = ("point", "list", "colour", "place", "side", "which", "count", "order", "next",
+          "describe")  # stage 0's, any short text
 TRACE = "trace"  # of a cold-start row that does not tell its type
 QUESTION_TYPES = ("localization", *CHOICES, *NUMBERS, MOTION, *SEEING, TRACE)
 # The file in a split's folder that holds the rows of each kind (Row.kind).
@@ -57,7 +57,7 @@ THINK = "Think in <think></think>, then answer in <answer></answer>."
 VIDEO_FPS = 2.0  # frames a second that a row's video frames are taken to have; the rooms' walks make 0.6 m/s of it
 HOLD_OUT = 50  # scenes of which one is kept from training, where a data set brings no held-out rows
 PADDING_STEP = 16  # sequence lengths are rounded up to this, so that few shapes exist to compile and to tune
-BOARD = 8  # files and ranks of the chessboard that the dense loss lays over a picture
+SIDE = 8  # files, and ranks, of the chessboard that the dense loss lays over a picture
 
 
 @dataclass(slots=True)
@@ -406,15 +406,12 @@ class Dataset(torch.utils.data.Dataset):
 
 def encode_prompt(row, tokenizer, image_config, model_config, ask=False):
     """The shared prefix of a row's images or video, followed by its question if `ask` (for generation)."""
-    pictures, is_video = [load_image(path) for path in row.images], row.data_type == "video"
-    if is_video:
-        pixel_values, grid = preprocess_video(pictures, image_config)
-        grid_thw, seconds = [grid], [image_config.temporal_patch_size / VIDEO_FPS]
-    else:
-        pixel_values, grid_thw = preprocess(pictures, image_config)
+    is_video = row.data_type == "video"
+    pixel_values, grid_thw = _load_pictures(row.images, is_video, image_config)
     ids = tokenizer.prefix([t * h * w // image_config.merge_size**2 for t, h, w in grid_thw], is_video)
     if ask:
         ids = ids + tokenizer.question(prompt_text(row))
+    seconds = [image_config.temporal_patch_size / VIDEO_FPS]
     grids = ([], grid_thw, seconds) if is_video else (grid_thw, [], [])
     position_ids, next_position = mrope_position_ids(ids, *grids, model_config)
     return {
@@ -424,6 +421,16 @@ def encode_prompt(row, tokenizer, image_config, model_config, ask=False):
         "pixel_values": pixel_values,
         "grid_thw": grid_thw,
     }
+
+
+@lru_cache(maxsize=4)  # rows about the same pictures come one after another, and generate encodes one tensor once
+def _load_pictures(paths, is_video, image_config):
+    """pixel_values and grids of a row's pictures."""
+    pictures = [load_image(path) for path in paths]
+    if not is_video:
+        return preprocess(pictures, image_config)
+    pixel_values, grid = preprocess_video(pictures, image_config)
+    return pixel_values, [grid]
 
 
 def name_shares(path, grid_thw, image_config, num_names):
@@ -446,10 +453,14 @@ def name_shares(path, grid_thw, image_config, num_names):
 
 
 def board_squares(rows, cols):
-    """File and rank of every image token, were a chessboard laid over the picture: one-hot twice, [tokens, 8 + 8]."""
-    row, col = torch.arange(rows)[:, None], torch.arange(cols)
-    where = torch.stack(torch.broadcast_tensors(col * BOARD // cols, row * BOARD // rows), dim=-1)
-    return F.one_hot(where, BOARD).float().view(rows * cols, -1)
+    """Shares of each image token's cell in the files and ranks of a chessboard over the picture: [tokens, 8 + 8]."""
+
+    def shares(count):  # of one side's `count` cells: [count, 8]
+        cell, line = torch.arange(count)[:, None] / count, torch.arange(SIDE) / SIDE
+        return count * (torch.minimum(cell + 1 / count, line + 1 / SIDE) - torch.maximum(cell, line)).clamp(min=0)
+
+    files, ranks = shares(cols).expand(rows, -1, -1), shares(rows)[:, None].expand(-1, cols, -1)
+    return torch.cat((files, ranks), dim=-1).flatten(0, 1)
 
 
 def collate(examples):

@@ -95,8 +95,13 @@ def predict(model, tokenizer, image_config, rows, batch_size=128, max_new_tokens
     model.eval()
     journal, start, predictions = journal or Journal(), time.time(), [None] * len(rows)
     decoding = {"temperature": 1.0 if samples else temperature, "max_new_tokens": max_new_tokens}
-    # Alike answers together: a batch runs until its longest is done.
-    order = sorted(range(len(rows)), key=lambda i: (len(rows[i].images), len(target_text(rows[i], image_config)), i))
+
+    def rank(i):
+        """Alike answers together, for a batch runs until its longest is done; but first, what shares many pictures."""
+        images = rows[i].images
+        return len(images), images if len(images) > 1 else (), len(target_text(rows[i], image_config)), i
+
+    order = sorted(range(len(rows)), key=rank)
     bar, group = progress(total=len(rows), desc=title, unit="row"), max(1, samples)
     size = max(1, batch_size // group)
     for first in range(0, len(order), size):

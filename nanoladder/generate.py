@@ -59,16 +59,23 @@ def left_pad(prompts: list[dict], pad_id: int, device) -> tuple[Tensor, Tensor, 
 
 
 def encode_pictures(model: Qwen2_5_VL, prompts: list[dict], device) -> Tensor | None:
-    """image_embeds [M, D] of all prompts' pictures, so many at a time as the device holds well; None without any."""
+    """image_embeds [M, D] of all prompts' pictures, so many at a time as the device holds well; None without any.
+
+    Prompts that share one pixel_values tensor ask about the same pictures, which are encoded once.
+    """
     limit = GPU_PATCHES if device.type == "cuda" else CPU_PATCHES
-    parts, waiting = [], [prompt for prompt in prompts if prompt.get("grid_thw")]
+    shown = [prompt for prompt in prompts if prompt.get("grid_thw")]
+    waiting, embeds = list({id(prompt["pixel_values"]): prompt for prompt in shown}.values()), {}
     while waiting:
         reach = list(accumulate(len(prompt["pixel_values"]) for prompt in waiting))
         few = waiting[: max(1, bisect_right(reach, limit))]
         waiting = waiting[len(few) :]
         pixel_values = torch.cat([prompt["pixel_values"] for prompt in few]).to(device)
-        parts.append(model.visual(pixel_values, [grid for prompt in few for grid in prompt["grid_thw"]]))
-    return torch.cat(parts) if parts else None
+        encoded = model.visual(pixel_values, [grid for prompt in few for grid in prompt["grid_thw"]])
+        merged = model.config.vision.spatial_merge_size**2  # patches in an image token
+        lengths = [len(prompt["pixel_values"]) // merged for prompt in few]
+        embeds |= {id(prompt["pixel_values"]): own for prompt, own in zip(few, encoded.split(lengths))}
+    return torch.cat([embeds[id(prompt["pixel_values"])] for prompt in shown]) if shown else None
 
 
 @torch.no_grad()

@@ -70,7 +70,7 @@ class Config:
 # A narrow head must do with few frequencies. To find an object by its name, a word is compared with image tokens
 # at any distance, so most of them must hardly turn: theta 10,000, and time gets the two fastest. That leaves the
 # width axis too slow to tell columns apart, so nano and small read two more channels, each pixel's x and y
-# (ImageConfig.coordinates). docs/binding.py compares.
+# (ImageConfig.coordinates).
 PRESETS = {
     "nano": Config(
         VisionConfig(4, 128, 256, 4, 128, patch_size=8, window_size=48, fullatt_block_indexes=(1, 3), in_channels=5),
@@ -471,8 +471,6 @@ class Qwen2_5_VL(nn.Module):
         """Normal with std 1/sqrt(fan in), which is 0.02 at the width of the 3B; embeddings 0.02.
 
         Projections back into the residual stream shrink by sqrt(2 layers), as in GPT-2. Biases 0, norms 1.
-        The decoder's queries begin as 0.7 parts their own key head, so that attention starts by looking for what
-        resembles it, a name for its object (mimetic initialisation, arXiv 2305.09828).
         """
         for name, parameter in self.named_parameters():
             if parameter.ndim == 1:
@@ -483,12 +481,6 @@ class Qwen2_5_VL(nn.Module):
                 layers = self.visual.blocks if name.startswith("visual") else self.model.layers
                 std /= (2 * len(layers)) ** 0.5
             nn.init.normal_(parameter, std=std)
-        for layer in self.model.layers:
-            attention = layer.self_attn
-            keys = attention.k_proj.weight.view(-1, 1, attention.head_dim, self.config.hidden_size)  # [K, 1, Dh, D]
-            queries = attention.q_proj.weight.view(len(keys), -1, *keys.shape[2:])  # [K, heads that share it, Dh, D]
-            with torch.no_grad():
-                queries.mul_(0.51**0.5).add_(keys, alpha=0.7)  # the variances add up to what they were
 
     def set_activation_checkpointing(self, on: bool):
         """Trade compute for memory: keep only each block's input for the backward pass."""

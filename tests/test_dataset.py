@@ -222,10 +222,13 @@ def test_name_shares_count_pixels(tmp_path):
 
 def test_every_image_token_has_its_square_of_the_board():
     squares = board_squares(6, 8)  # six rows of eight tokens
-    assert squares.shape == (48, 16) and torch.equal(squares.sum(1), torch.full((48,), 2.0))
-    where = squares.nonzero()[:, 1].view(6, 8, 2)  # file, 8 + rank
-    assert torch.equal(where[..., 0], torch.arange(8).expand(6, -1))
-    assert where[:, 0, 1].tolist() == [8, 9, 10, 12, 13, 14]
+    assert squares.shape == (48, 16)
+    files, ranks = squares.view(6, 8, 2, 8).unbind(2)
+    torch.testing.assert_close(files, torch.eye(8).expand(6, -1, -1))
+    third = torch.zeros(8)
+    third[2], third[3] = 1 / 4, 3 / 4  # the third of six rows reaches from 2 2/3 to 4 ranks
+    torch.testing.assert_close(ranks[2, 5], third)
+    torch.testing.assert_close(ranks.sum(-1), torch.ones(6, 8))
 
 
 def test_order_climbs_covers_and_repeats():

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from nanoladder.checkpoint import save
-from nanoladder.generate import generate, policy_logprobs
+from nanoladder.generate import encode_pictures, generate, policy_logprobs
 from nanoladder.model import Config, Qwen2_5_VL, VisionConfig, mrope_position_ids
 
 IMAGE, VIDEO = 5, 6
@@ -63,6 +63,18 @@ def greedy(model, prompt, number, ends=()):
     while len(completion) < number and not (completion and completion[-1] in ends):
         completion.append(int(second_look(model, prompt, completion)[-1].argmax()))
     return completion
+
+
+def test_pictures_that_prompts_share_are_encoded_once(model, prompts, monkeypatch):
+    few = [prompts[0], prompts[2], prompts[3]]
+    twice = [few[0], few[1], few[0], few[2], few[1]]  # the same tensors, not copies of them
+    seen = []
+    encode = model.visual.forward
+    monkeypatch.setattr(model.visual, "forward", lambda x, grids: seen.append(len(x)) or encode(x, grids))
+    embeds = encode_pictures(model, twice, torch.device("cpu"))
+    assert sum(seen) == sum(len(prompt["pixel_values"]) for prompt in few)
+    apart = torch.cat([encode(prompt["pixel_values"], prompt["grid_thw"]) for prompt in twice])
+    torch.testing.assert_close(embeds, apart)
 
 
 def test_greedy_with_cache_and_padding_equals_greedy_without(model, prompts):

@@ -344,10 +344,6 @@ def test_initial_scale():
     assert loss.item() == pytest.approx(np.log(1024), abs=0.1)
     q, o = model.model.layers[0].self_attn.q_proj, model.model.layers[0].self_attn.o_proj
     assert q.weight.std().item() == pytest.approx(128**-0.5, rel=0.05) and q.bias.abs().max() == 0
-    k = model.model.layers[0].self_attn.k_proj  # each head's queries resemble the keys they meet
-    for head, weight in enumerate(q.weight.split(32)):
-        alike = [torch.cosine_similarity(weight.flatten(), key.flatten(), dim=0) for key in k.weight.split(32)]
-        assert alike[head // 2].item() == pytest.approx(0.7, abs=0.05) and abs(alike[1 - head // 2].item()) < 0.1
     assert o.weight.std().item() == pytest.approx(128**-0.5 / 8**0.5, rel=0.05)
     assert model.model.norm.weight.min() == 1 and model.lm_head.weight is model.model.embed_tokens.weight
 

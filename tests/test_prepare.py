@@ -138,13 +138,21 @@ def test_seeing_answers_are_what_the_pixels_say():
                 on = [p for p in points if name[frame.ids[p[1], p[0]]] == category]
                 (answer,) = json.loads(row["answer"])
                 assert answer["label"] == category and set(on) == {tuple(answer["point_2d"])}
-            elif kind == "place":
-                asked = re.findall(r"the (\w+)(?=[,?]| and)", row["question"].split(" is ")[1])
-                assert [item["label"] for item in json.loads(row["answer"])] == asked
-                for item in json.loads(row["answer"]):
-                    (x1, y1, x2, y2), (word, side) = boxes[item["label"]], item["place"].split()
-                    assert word == ("upper", "middle", "lower")[int(1.5 * (y1 + y2) / frame.ids.shape[0])]
-                    assert side == ("left", "centre", "right")[int(1.5 * (x1 + x2) / frame.ids.shape[0])]
+            elif kind == "describe":
+                told, asked = re.fullmatch(r"Tell the (.*?) of (the .*)\.", row["question"]).groups()
+                items = json.loads(row["answer"])
+                assert [item["label"] for item in items] == re.findall(r"the (\w+)", asked)
+                for item in items:
+                    label, size = item.pop("label"), frame.ids.shape[0]
+                    x1, y1, x2, y2 = boxes[label]
+                    rows, cols = ("upper", "middle", "lower"), ("left", "centre", "right")
+                    facts = {
+                        "square": "abcdefgh"[int(4 * (x1 + x2) / size)] + "12345678"[int(4 * (y1 + y2) / size)],
+                        "place": f"{rows[int(1.5 * (y1 + y2) / size)]} {cols[int(1.5 * (x1 + x2) / size)]}",
+                        "colour": next(o.colour for o in scene.objects if o.id in visible and o.category == label),
+                    }
+                    assert list(item.items()) == [(fact, facts[fact]) for fact in re.findall(r"\w+", told)
+                                                  if fact != "and"]  # fmt: skip
             elif kind == "side":
                 (x, y), box = points[0], boxes[re.search(r"of the (\w+) is", row["question"])[1]]
                 assert (row["answer"] == "inside") == (box[0] <= x < box[2] and box[1] <= y < box[3])
@@ -155,7 +163,7 @@ def test_seeing_answers_are_what_the_pixels_say():
             else:
                 continue
             checked[kind] += 1
-    assert set(checked) == {"point", "which", "place", "side", "count"} and min(checked.values()) > 15
+    assert set(checked) == {"point", "which", "describe", "side", "count"} and min(checked.values()) > 15
 
 
 def test_index_images_name_every_pixel(rooms):

@@ -2,7 +2,7 @@
 
 A question names an object by its category alone only where that is unambiguous: one instance in view, enough of it
 to be seen. The thresholds are the constants below. Seeing questions teach the base to see and to name; none of their
-answers holds a box, a length or a point that the question did not give.
+answers holds a box or a length, nor a point that the question did not give, but for the square of a chessboard.
 """
 
 import json
@@ -18,6 +18,9 @@ MAX_AREA = 0.2  # of a box, as a share of the frame: one that fills the frame is
 MIN_VISIBILITY = 0.4  # share of an object's silhouette that nothing hides
 MAX_TRUNCATION = 0.4  # share of its silhouette outside the frame
 MIN_SHARE = 0.002  # of the frame's pixels, for an object to count as in view
+
+FACTS = ("square", "place", "colour")  # what stage 0 can be asked to tell of an object
+BOARD = ("abcdefgh", "12345678")  # a square: its file from the left, its rank from the top
 
 LOCATE = ("Locate {}.", "Find {}.", "Point out {}.", "Give the bounding box of {}.")
 
@@ -79,7 +82,11 @@ def _enumerate(words):
 
 
 def seeing_rows(scene, frame, visible, rng):
-    """Question, answer and type of about fourteen questions on one frame, every answer short."""
+    """Question, answer and type of about seventeen questions on one frame, every answer short.
+
+    "describe" is what stage 1 builds on: the same few facts about several objects, in any order, so that an object has
+    to be found once behind its label whatever is said of it next, and however far behind.
+    """
     size = frame.ids.shape[0]
     objects = _in_view(scene, visible, size)
     if not objects:
@@ -94,7 +101,7 @@ def seeing_rows(scene, frame, visible, rng):
     def draw(items, most):
         return [items[i] for i in rng.permutation(len(items))[:most]]
 
-    for _ in range(3):
+    for _ in range(2):
         points = [_point_on(rng.choice([o.id for o in objects]), frame.ids, rng) for _ in range(3)]
         points.append(tuple(rng.integers(0, size, 2)))
         points = draw(points, rng.integers(2, 5))
@@ -102,15 +109,21 @@ def seeing_rows(scene, frame, visible, rng):
             ", ".join(_name_at(scene, frame.ids, p) for p in points))  # fmt: skip
     ask("list", "What is in view, from left to right?",
         ", ".join(o.category for o in sorted(objects, key=lambda o: centre[o.id][0])))  # fmt: skip
-    for o in draw(unique, 2):
+    for o in draw(unique, 1):
         ask("colour", f"What colour is the {o.category}?", o.colour)
-    for group in [draw(unique, rng.integers(1, 4)) for _ in range(2)] if unique else []:
-        ask("place", f"In which part of the picture is {_the(group)}?",
-            _as_json([{"label": o.category, "place": ninth(centre[o.id], size)} for o in group]))  # fmt: skip
-    for o in draw(unique, 3):
+    for o in draw(unique, 1):
+        ask("place", f"In which part of the picture is the {o.category}?", ninth(centre[o.id], size))
+    for _ in range(6 if unique else 0):
+        group, told = draw(unique, rng.integers(1, 5)), draw(FACTS, rng.integers(1, 4))
+        answer = []
+        for o in group:
+            facts = {"square": square(centre[o.id], size), "place": ninth(centre[o.id], size), "colour": o.colour}
+            answer.append({"label": o.category} | {fact: facts[fact] for fact in told})
+        ask("describe", f"Tell the {_enumerate(told)} of {_the(group)}.", _as_json(answer))
+    for o in draw(unique, 2):
         point = _near(visible[o.id]["bbox"], size, rng)
         ask("side", f"On which side of the {o.category} is {_xy(point)}?", _side(point, visible[o.id]["bbox"]))
-    for o in draw(unique, 2):
+    for o in draw(unique, 1):
         others = [_point_on(p.id, frame.ids, rng) for p in draw([p for p in objects if p is not o], 2)]
         others += [p for p in [tuple(rng.integers(0, size, 2))] if frame.ids[p[1], p[0]] != o.id]
         right = _point_on(o.id, frame.ids, rng)
@@ -121,7 +134,7 @@ def seeing_rows(scene, frame, visible, rng):
     asked = str(rng.choice(shown if rng.random() < 0.6 else NAMES[3:]))
     if all(o.category != asked or o in objects for o in scene.objects if o.id in visible):
         ask("count", f"How many of these are in view: {asked}?", str(shown.count(asked)))
-    for a, b in [draw(unique, 2) for _ in range(2)] if len(unique) > 1 else []:
+    for a, b in [draw(unique, 2)] if len(unique) > 1 else []:
         word, key = [
             ("further left", lambda o: centre[o.id][0]),
             ("further right", lambda o: -centre[o.id][0]),
@@ -167,6 +180,11 @@ def ninth(centre, size):
     row = ("upper", "middle", "lower")[min(2, int(3 * centre[1] / size))]
     col = ("left", "centre", "right")[min(2, int(3 * centre[0] / size))]
     return f"{row} {col}"
+
+
+def square(centre, size):
+    """Name of the square that holds a point, were a chessboard laid over the picture: "a1" is upper left."""
+    return "".join(line[int(len(line) * at / size)] for line, at in zip(BOARD, centre))
 
 
 def _near(box, size, rng):
