@@ -275,7 +275,7 @@ class Losses(nn.Module):
     """Batch -> summed loss of the supervised tokens, and the mean dense loss (0 where its weight is 0).
 
     The dense loss reads every image token through the final norm and the head, as if it were the decoder's last
-    state, and asks it three things: the names of what its cell shows, by share of pixels, and the letter and the
+    state, and asks it three things, each by share of its cell: the names of what it shows, and the letter and the
     digit of its square, were a chessboard laid over the picture. It needs no parameters of its own and pulls what
     the eye says towards the words for it. Stage 0 only: it stands in for the pretraining that SpatialLadder's
     vision tower came with.
