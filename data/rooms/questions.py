@@ -82,7 +82,7 @@ def _enumerate(words):
 
 
 def seeing_rows(scene, frame, visible, rng):
-    """Question, answer and type of about seventeen questions on one frame, every answer short.
+    """Question, answer and type of about sixteen questions on one frame, every answer short.
 
     "describe" is what stage 1 builds on: the same few facts about several objects, in any order, so that an object has
     to be found once behind its label whatever is said of it next, and however far behind.
