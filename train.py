@@ -25,7 +25,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader
 
-from data.rooms.questions import BOARD, NAMES, VOCABULARY
+from data.rooms.questions import NAMES, VOCABULARY
+from data.rooms.seeing import BOARD, DEPTHS
 from nanoladder import checkpoint, parallel
 from nanoladder.common import (
     RunFolder,
@@ -55,8 +56,10 @@ from nanoladder.dataset import (
     held_out_kinds,
     is_alone,
     plan_mixture,
+    prompt_text,
     read_splits,
     rows_of,
+    target_text,
 )
 from nanoladder.evaluate import Summary, score_splits, validate, write_scores
 from nanoladder.image import ImageConfig
@@ -275,15 +278,19 @@ class Losses(nn.Module):
     """Batch -> summed loss of the supervised tokens, and the mean dense loss (0 where its weight is 0).
 
     The dense loss reads every image token through the final norm and the head, as if it were the decoder's last
-    state, and asks it three things, each by share of its cell: the names of what it shows, and the letter and the
-    digit of its square, were a chessboard laid over the picture. It needs no parameters of its own and pulls what
-    the eye says towards the words for it. Stage 0 only: it stands in for the pretraining that SpatialLadder's
-    vision tower came with.
+    state, and asks it four things, each by share of its cell: the letter and the digit of its square, were a
+    chessboard laid over the picture, the names of what it shows, and a letter for how far that is. It needs no
+    parameters of its own and pulls what the eye says towards the words for it. Stage 0 only: it stands in for the
+    pretraining that SpatialLadder's vision tower came with.
+
+    words: the dense loss's token ids, one tensor for each thing asked. said: bool [V], the tokens that the run's texts
+    hold; None for all. The softmax would push all others, which rungs above need, into one direction, and a model
+    can't learn to write what it can't tell apart: so those stay as they are.
     """
 
-    def __init__(self, model, dense, words):
+    def __init__(self, model, dense, words, said=None):
         super().__init__()
-        self.model, self.dense, self.words = model, dense, words  # words: token ids, one tensor for each thing asked
+        self.model, self.dense, self.words, self.said = model, dense, words, said
 
     def forward(self, batch):
         model = self.model
@@ -294,7 +301,10 @@ class Losses(nn.Module):
         if supervised.any():
             mask = attention_mask(batch["segments"])
             hidden = model(batch["input_ids"], batch["position_ids"], image_embeds, mask)
-            logits = model.lm_head(hidden[:, :-1][supervised])  # [supervised tokens, V]: no others are ever made
+            head = model.lm_head.weight
+            if self.said is not None:
+                head = torch.where(self.said[:, None], head, head.detach())
+            logits = F.linear(hidden[:, :-1][supervised], head)  # [supervised tokens, V]: no others are ever made
             text_loss = F.cross_entropy(logits.float(), targets[supervised], reduction="sum")
         if self.dense:
             # Among their words alone: a softmax over all would push the others, unasked yet, into one direction.
@@ -422,15 +432,16 @@ def main(argv):
     splits = load_splits(s, list(shares), runtime)
     data_seconds = clock()
     model, tokenizer, image_config = build(s, runtime, corpus(splits["train"]))
-    names = NAMES if s.dense else None
-    dataset = Dataset(splits["train"], tokenizer, image_config, model.config, s.seed, names)
+    dense = {"names": len(NAMES), "depths": len(DEPTHS)} if s.dense else None
+    dataset = Dataset(splits["train"], tokenizer, image_config, model.config, s.seed, dense)
     dataset.groups = [
         group for group in dataset.groups if group[0].kind != "localization" or objects_asked(group) >= s.min_objects
     ]
     explain(s, dataset, model, tokenizer, runtime.say)
-    words = [[" " + name for name in NAMES], *BOARD]  # what the dense loss asks for
+    words = [*BOARD, [" " + name for name in NAMES], DEPTHS]  # what the dense loss asks for
     ids = [torch.tensor([tokenizer.encode(w)[0] for w in choice], device=runtime.device) for choice in words]
-    losses = Losses(model, s.dense, ids)
+    said = None if s.model else said_tokens(splits["train"], tokenizer, image_config, model).to(runtime.device)
+    losses = Losses(model, s.dense, ids, said)
     if s.shard:
         parallel.shard(losses, [*model.visual.blocks, *model.model.layers])
     summarize = Summary(splits["train"], image_config)
@@ -499,10 +510,18 @@ def objects_asked(group):
     return len({item["label"] for row in group if row.is_localization for item in row.answer})
 
 
+def said_tokens(rows, tokenizer, image_config, model):
+    """Bool [V]: the tokens that rows ask or answer with, as far as a sample of them tells."""
+    said = torch.zeros(model.config.vocab_size, dtype=torch.bool)
+    for row in rows[:: max(1, len(rows) // 20_000)]:
+        said[tokenizer.question(prompt_text(row)) + tokenizer.answer(target_text(row, image_config))] = True
+    return said
+
+
 def corpus(rows):
     """Texts for a new tokenizer: the stage's questions and answers, and the words of the rungs above."""
     for row in rows[:100_000]:
-        yield row.question
+        yield prompt_text(row)
         yield json.dumps(row.answer, separators=(",", ":")) if row.is_localization else row.answer
     yield '[{"label":"bed","bbox_2d":[12,34,56,78]},{"label":"sofa","bbox_2d":[9,8,7,65]}]'
     yield from VOCABULARY

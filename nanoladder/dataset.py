@@ -42,11 +42,11 @@ from nanoladder.rewards import parse_motion, parse_thought
 IGNORE_INDEX = -100  # labels without a loss, as torch.nn.functional.cross_entropy has it
 DATA_TYPES = ("single_image", "multi_view", "video")
 # question_types answered by a letter; "choice" is any that only a benchmark asks, told apart by its task
-CHOICES = ("relative distance", "relative direction", "appearance order", "route planning", "choice")
+CHOICES = ("relative distance", "relative direction", "appearance order", "route planning", "choice", "pick")
 NUMBERS = ("object size", "room size", "object count", "absolute distance")  # in cm, m^2, pieces, m
 MOTION = "view change"  # how the camera moved between two views: metres and degrees along five axes
-SEEING = ("point", "list", "colour", "place", "side", "which", "count", "order", "next",
-          "describe")  # stage 0's, any short text
+SEEING = ("point", "list", "colour", "place", "side", "which", "count", "order", "next", "describe",
+          "pick")  # stage 0's, any short text; to "pick" is a choice
 TRACE = "trace"  # of a cold-start row that does not tell its type
 QUESTION_TYPES = ("localization", *CHOICES, *NUMBERS, MOTION, *SEEING, TRACE)
 # The file in a split's folder that holds the rows of each kind (Row.kind).
@@ -357,16 +357,17 @@ class Dataset(torch.utils.data.Dataset):
     """Rows grouped by their images; item (epoch, i, k) is a training example with k questions about the i-th group.
 
     Which of the group's rows it asks is drawn by (seed, epoch, i) alone: no random state to keep, so a resumed run
-    sees exactly what an unbroken one would have. With `names`, examples carry the targets of the dense loss.
+    sees exactly what an unbroken one would have. With `dense`, {index image: how many values it has}, examples carry
+    the targets of the dense loss.
     """
 
-    def __init__(self, rows, tokenizer, image_config, model_config, seed=0, names=None):
+    def __init__(self, rows, tokenizer, image_config, model_config, seed=0, dense=None):
         groups = {}
         for row in rows:
             groups.setdefault((row.kind, row.images), []).append(row)
         self.groups = list(groups.values())
         self.tokenizer, self.image_config, self.model_config = tokenizer, image_config, model_config
-        self.seed, self.names = seed, names
+        self.seed, self.dense = seed, dense
 
     def __len__(self):
         return len(self.groups)
@@ -396,11 +397,9 @@ class Dataset(torch.utils.data.Dataset):
             "segments": segments,
             "position_ids": torch.cat(positions, dim=1),
         }
-        if self.names is not None:
-            grid, names = example["grid_thw"][0], len(self.names)
-            shares = name_shares(rows[0].images[0], grid, self.image_config, names)
-            squares = board_squares(grid[1] // self.image_config.merge_size, grid[2] // self.image_config.merge_size)
-            example["dense_targets"] = torch.cat((shares, squares), dim=1)
+        if self.dense:
+            pictures = zip(rows[0].images, example["grid_thw"])
+            example["dense_targets"] = torch.cat([dense_targets(*p, self.image_config, self.dense) for p in pictures])
         return example
 
 
@@ -433,23 +432,28 @@ def _load_pictures(paths, is_video, image_config):
     return pixel_values, [grid]
 
 
-def name_shares(path, grid_thw, image_config, num_names):
-    """Share of each name's pixels in the cell that each image token stands for: [tokens, names], rows sum to 1.
+def dense_targets(path, grid_thw, image_config, kinds):
+    """What each image token shows, by share of its cell: squares of a board, then each kind of index image.
 
-    Reads the index image IMAGE.names.png that the rooms keep beside IMAGE.png.
+    kinds: {kind: how many values IMAGE.kind.png has}. [tokens, 2 * SIDE + all values]; each thing asked sums to 1.
     """
-    path = path.with_suffix(".names.png")
-    cell = image_config.patch_size * image_config.merge_size
     rows, cols = grid_thw[1] // image_config.merge_size, grid_thw[2] // image_config.merge_size
+    side = image_config.patch_size * image_config.merge_size
+    indices = [index_shares(path.with_suffix(f".{kind}.png"), rows, cols, side, n) for kind, n in kinds.items()]
+    return torch.cat((board_squares(rows, cols), *indices), dim=1)
+
+
+def index_shares(path, rows, cols, side, count):
+    """Share of each value's pixels in the cells of an index image, which have side^2: [rows * cols, count]."""
     try:
         with Image.open(path) as image:
-            index = np.asarray(image.resize((cols * cell, rows * cell), Image.Resampling.NEAREST)).astype(np.int64)
+            index = np.asarray(image.resize((cols * side, rows * side), Image.Resampling.NEAREST)).astype(np.int64)
     except OSError as error:
         raise UserError(f"{path}: not a readable index image ({error}), which --dense needs") from None
-    cells = index.reshape(rows, cell, cols, cell).swapaxes(1, 2).reshape(rows * cols, cell * cell)
-    flat = cells + num_names * np.arange(rows * cols)[:, None]
-    counts = np.bincount(flat.ravel(), minlength=rows * cols * num_names)
-    return torch.from_numpy(counts.reshape(rows * cols, num_names) / cell**2).float()
+    cells = index.reshape(rows, side, cols, side).swapaxes(1, 2).reshape(rows * cols, side * side)
+    flat = cells + count * np.arange(rows * cols)[:, None]
+    counts = np.bincount(flat.ravel(), minlength=rows * cols * count)
+    return torch.from_numpy(counts.reshape(rows * cols, count) / side**2).float()
 
 
 def board_squares(rows, cols):

@@ -20,7 +20,7 @@ from nanoladder.dataset import (
     check_images,
     collate,
     encode_prompt,
-    name_shares,
+    index_shares,
     plan_mixture,
     plan_order,
     prompt_text,
@@ -210,12 +210,12 @@ def test_examples_depend_on_seed_epoch_and_index_alone(loaded):
     assert set(a[(0, 2, 0)]["labels"]) == {IGNORE_INDEX}  # only looking
 
 
-def test_name_shares_count_pixels(tmp_path):
+def test_index_shares_count_pixels(tmp_path):
     index = np.zeros((96, 96), np.uint8)
     index[:16, 16:24] = 5  # the left half of the second cell
     index[80:, 80:] = 2  # the last cell
     Image.fromarray(index).save(tmp_path / "a.names.png")
-    shares = name_shares(tmp_path / "a.png", (1, 12, 12), CONFIG, 7)
+    shares = index_shares(tmp_path / "a.names.png", 6, 6, 16, 7)
     assert shares.shape == (36, 7) and torch.allclose(shares.sum(1), torch.ones(36))
     assert shares[1, 5] == 0.5 and shares[35, 2] == 1 and shares[0, 0] == 1
 

@@ -17,10 +17,10 @@ from data.rooms.questions import (
     MIN_VISIBILITY,
     NAMES,
     localization_rows,
-    seeing_rows,
 )
 from data.rooms.render import render, visible_objects
 from data.rooms.scene import make_scene, scene_from_json, single_camera
+from data.rooms.seeing import APART, DEPTHS, Sight, album_rows, seeing_rows
 from nanoladder.common import UserError
 
 
@@ -122,12 +122,79 @@ def test_localization_asks_only_for_what_is_unique_and_seen():
     assert asked > 60
 
 
+def facts_of(scene, frame, visible):
+    """What seeing questions may tell of each object, worked out from the pixels."""
+    size, eighth = frame.ids.shape[0], frame.depth.max() / 8
+    rows, cols = ("upper", "middle", "lower"), ("left", "centre", "right")
+    facts = {}
+    for o in scene.objects:
+        if o.id in visible:
+            ys, xs = np.nonzero(frame.ids == o.id)
+            x, y = (xs.min() + xs.max() + 1) / 2, (ys.min() + ys.max() + 1) / 2
+            facts[o.category] = {
+                "square": "abcdefgh"[int(8 * x / size)] + "12345678"[int(8 * y / size)],
+                "place": f"{rows[int(3 * y / size)]} {cols[int(3 * x / size)]}",
+                "colour": o.colour,
+                "depth": DEPTHS[min(7, int(np.median(frame.depth[ys, xs]) // eighth))],
+                "x": x, "low": ys.max(), "metres": np.median(frame.depth[ys, xs]),
+            }
+    return facts
+
+
+def check_described(row, facts):
+    told, asked = re.fullmatch(r"Tell the (.*?) of (the .*)\.", row["question"]).groups()
+    items = json.loads(row["answer"])
+    assert [item["label"] for item in items] == re.findall(r"the (\w+)", asked)
+    for item in items:
+        known = facts[item.pop("label")]
+        assert list(item.items()) == [(fact, known[fact]) for fact in re.findall(r"\w+", told) if fact != "and"]
+
+
+def picked(row):
+    """The right option's text and the others'."""
+    texts = [option[3:] for option in row["options"]]
+    assert row["options"] == [f"{letter}. {text}" for letter, text in zip("ABCD", texts)] and len(set(texts)) > 1
+    right = texts.pop("ABCD".index(row["answer"]))
+    return right, texts
+
+
+def check_picked(row, facts):
+    """Returns what the question is about."""
+    right, wrong = picked(row)
+    words = re.findall(r"\w+", row["question"])
+    if "view" in words:
+        assert right in facts and not facts.keys() & wrong
+        return "view"
+    if words[0] == "Which":
+        names = [right, *wrong]
+        assert sorted(names) == sorted(re.findall(r"the (\w+)", row["question"].split(",", 1)[1]))
+        x, low, far = ([facts[name][key] for name in names] for key in ("x", "low", "metres"))
+        lead = {
+            "left": np.subtract(x, x[0]),
+            "right": np.subtract(x[0], x),
+            "lower": np.subtract(low[0], low),
+            "closer": 96 * np.log(np.divide(far, far[0])),
+        }[words[3] if words[2] == "further" else words[2]]
+        assert lead[0] == 0 and min(lead[1:]) >= 96 * APART - 1e-6
+        return "compare"
+    if words[0] == "Is":
+        a, b = facts[words[2]], facts[words[-1]]
+        rightly = {"left": a["x"] < b["x"], "right": a["x"] > b["x"],
+                   "front": a["metres"] < b["metres"], "back": a["metres"] > b["metres"]}  # fmt: skip
+        assert rightly[right] and not rightly[wrong[0]]
+        return "relate"
+    fact = "colour" if "colour" in words else "place"
+    assert right == facts[words[-1]][fact]
+    return fact
+
+
 def test_seeing_answers_are_what_the_pixels_say():
-    checked = Counter()
-    for scene, frame, visible, rng in shots(40):
+    checked, letters = Counter(), Counter()
+    for scene, frame, visible, rng in shots(60):
         name = {o.id: o.category for o in scene.objects} | {-1: "floor", -2: "wall", -3: "ceiling"}
         boxes = {o.category: visible[o.id]["bbox"] for o in scene.objects if o.id in visible}
-        for row in seeing_rows(scene, frame, visible, rng):
+        facts = facts_of(scene, frame, visible)
+        for row in seeing_rows(Sight(scene, frame, visible), rng):
             kind = row["question_type"]
             points = [(int(x), int(y)) for x, y in re.findall(r"\((\d+),(\d+)\)", row["question"])]
             assert not re.search(r"bbox|\d\.\d", row["answer"])
@@ -139,34 +206,56 @@ def test_seeing_answers_are_what_the_pixels_say():
                 (answer,) = json.loads(row["answer"])
                 assert answer["label"] == category and set(on) == {tuple(answer["point_2d"])}
             elif kind == "describe":
-                told, asked = re.fullmatch(r"Tell the (.*?) of (the .*)\.", row["question"]).groups()
-                items = json.loads(row["answer"])
-                assert [item["label"] for item in items] == re.findall(r"the (\w+)", asked)
-                for item in items:
-                    label, size = item.pop("label"), frame.ids.shape[0]
-                    x1, y1, x2, y2 = boxes[label]
-                    rows, cols = ("upper", "middle", "lower"), ("left", "centre", "right")
-                    facts = {
-                        "square": "abcdefgh"[int(4 * (x1 + x2) / size)] + "12345678"[int(4 * (y1 + y2) / size)],
-                        "place": f"{rows[int(1.5 * (y1 + y2) / size)]} {cols[int(1.5 * (x1 + x2) / size)]}",
-                        "colour": next(o.colour for o in scene.objects if o.id in visible and o.category == label),
-                    }
-                    assert list(item.items()) == [(fact, facts[fact]) for fact in re.findall(r"\w+", told)
-                                                  if fact != "and"]  # fmt: skip
+                check_described(row, facts)
+            elif kind == "pick":
+                kind = check_picked(row, facts)
+                letters[row["answer"]] += 1
             elif kind == "side":
                 (x, y), box = points[0], boxes[re.search(r"of the (\w+) is", row["question"])[1]]
                 assert (row["answer"] == "inside") == (box[0] <= x < box[2] and box[1] <= y < box[3])
                 assert ("left" in row["answer"]) == (x < box[0]) and ("below" in row["answer"]) == (y >= box[3])
             elif kind == "count":
-                category = re.search(r": (\w+)\?", row["question"])[1]
-                assert int(row["answer"]) == sum(name[i] == category for i in visible)
+                asked = re.search(r": (.*)\?", row["question"])[1].split(", ")
+                assert int(row["answer"]) == sum(name[i] in asked for i in visible)
             else:
                 continue
             checked[kind] += 1
-    assert set(checked) == {"point", "which", "describe", "side", "count"} and min(checked.values()) > 15
+    assert set(checked) == {"point", "which", "describe", "side", "count",
+                            "view", "compare", "relate", "colour", "place"}  # fmt: skip
+    assert min(checked.values()) > 15 and min(letters.values()) > 0.1 * letters.total()
+
+
+def test_album_answers_are_true_of_all_pictures_together():
+    several, checked = list(shots(60)), Counter()
+    for first in range(0, 60, 4):
+        album = several[first : first + 4]
+        shown = Counter(o.category for scene, _, visible, _ in album for o in scene.objects if o.id in visible)
+        facts = {}
+        for number, (scene, frame, visible, _) in enumerate(album, 1):
+            for name, told in facts_of(scene, frame, visible).items():
+                facts[name] = told | {"picture": number}
+        for row in album_rows([Sight(*shot[:3]) for shot in album], np.random.default_rng(first)):
+            kind = row["question_type"]
+            if kind == "describe":
+                check_described(row, facts)
+                assert all(shown[name] == 1 for name in re.findall(r"the (\w+)", row["question"].split(" of ")[1]))
+            elif kind == "count":
+                asked = re.findall(r"\w+", row["question"].split(":")[1])
+                assert int(row["answer"]) == sum(shown[name] for name in asked)
+            elif kind == "pick":
+                name = re.search(r"is the (\w+)\?", row["question"])[1]
+                assert picked(row)[0] == str(facts[name]["picture"]) and shown[name] == 1
+            else:
+                number = int(re.search(r"picture (\d)", row["question"])[1])
+                assert set(row["answer"].split(", ")) <= {name for name in shown}
+                assert all(any(o.category == name for o in album[number - 1][0].objects)
+                           for name in row["answer"].split(", "))  # fmt: skip
+            checked[kind] += 1
+    assert set(checked) == {"describe", "count", "pick", "list"} and min(checked.values()) >= 10
 
 
 def test_index_images_name_every_pixel(rooms):
-    path = next((rooms / "train" / "images").rglob("*.names.png"))
-    index = np.asarray(Image.open(path))
-    assert index.shape == (96, 96) and index.max() < len(NAMES) and len(np.unique(index)) > 2
+    for kind, values in (("names", NAMES), ("depths", DEPTHS)):
+        path = next((rooms / "train" / "images").rglob(f"*.{kind}.png"))
+        index = np.asarray(Image.open(path))
+        assert index.shape == (96, 96) and index.max() < len(values) and len(np.unique(index)) > 2

@@ -21,9 +21,8 @@ from nanoladder.image import ImageConfig
 from nanoladder.rewards import in_tags, parse_thought, reward
 from nanoladder.tokenizer import Tokenizer
 
-PART = r"(?P<part>(?:upper|middle|lower) (?:left|centre|right))"
-MENTION = rf"\b(?P<name>{'|'.join(spatial.CATEGORIES)})\b(?: {PART})?(?: view (?P<view>\d+))?"
-POINT = r"\((-?\d+),(-?\d+)\)"
+PLACE = r"\((?P<file>[a-h])(?P<rank>[1-8]),(?P<depth>\d+\.\d)\)"
+MENTION = rf"\b(?P<name>{'|'.join(spatial.CATEGORIES)})\b(?: view (?P<view>\d+))?(?: {PLACE})?"
 
 
 @pytest.fixture(scope="module")
@@ -71,30 +70,20 @@ def test_objects_are_where_the_trace_says(solved):
             o = objects.get(found["name"])
             if found["view"] and row["question_type"] != "object count":
                 assert int(found["view"]) == first_view(o, frames), thought
-            if found["part"]:
-                x1, y1, x2, y2 = frames[first_view(o, frames) - 1]["visible"][str(o["id"])]["bbox"]
-                column, line = ((low + high) * 1.5 / SIZE for low, high in ((x1, x2), (y1, y2)))  # 0 to 3
-                words = found["part"].split()
-                assert words[1] == ("left" if column < 1 else "centre" if column < 2 else "right")
-                assert words[0] == ("upper" if line < 1 else "middle" if line < 2 else "lower")
-                places[found["part"]] += 1
+            if found["file"]:
+                frame = frames[first_view(o, frames) - 1]
+                x1, y1, x2, y2 = frame["visible"][str(o["id"])]["bbox"]
+                assert found["file"] == "abcdefgh"[int(4 * (x1 + x2) / SIZE)]
+                assert int(found["rank"]) == int(4 * (y1 + y2) / SIZE) + 1
+                camera = camera_from_json(frame["camera"])
+                depth = camera.rotation[2] @ np.subtract(o["center"], camera.position)
+                assert float(found["depth"]) == pytest.approx(depth, abs=0.0501)
+                places[found["file"]] += 1
             if row["data_type"] == "single_image":
                 assert not found["view"] and "view" not in thought
         if row["question_type"] not in ("object count", "room size"):
             assert set(row["asked"]) <= {found["name"] for found in re.finditer(MENTION, thought)}
     assert len(places) > 5
-
-
-def test_positions_on_the_map(solved):
-    for kind, count in (("absolute distance", 2), ("relative direction", 3)):
-        for row, thought, room, frames in of(solved, kind):
-            camera = camera_from_json(frames[0]["camera"])
-            heading = np.arctan2(camera.rotation[2, 1], camera.rotation[2, 0])
-            points = re.findall(POINT, thought)[:count]
-            for name, point in zip(row["asked"], points):
-                dx, dy = np.subtract(shown(room, frames)[name]["center"], camera.position)[:2]
-                exact = [dx * np.sin(heading) - dy * np.cos(heading), dx * np.cos(heading) + dy * np.sin(heading)]
-                assert np.abs(10 * np.array(exact) - [int(v) for v in point]).max() <= 0.5 + 1e-6
 
 
 # ---------------------------------------------------------------- understanding and reasoning
@@ -114,11 +103,9 @@ def test_absolute_distance(solved):
 def test_object_size(solved):
     for row, thought, room, frames in of(solved, "object size"):
         o = shown(room, frames)[row["asked"][0]]
-        depth, *sides, longest = numbers(re.sub(r"view \d+", "", thought))
+        *sides, longest = numbers(re.sub(PLACE, "", re.sub(r"view \d+", "", thought)))
         assert longest == max(sides) == float(row["answer"]) and len(sides) == 3
         assert np.abs(100 * np.array(o["size"]) - sides).max() <= 0.5 + 1e-6
-        camera = camera_from_json(frames[first_view(o, frames) - 1]["camera"])
-        assert depth == pytest.approx(camera.rotation[2] @ np.subtract(o["center"], camera.position), abs=0.0501)
 
 
 def test_room_size(solved):
@@ -164,13 +151,18 @@ def test_relative_distance(solved):
 
 
 def test_relative_direction(solved):
-    for row, thought, *_ in of(solved, "relative direction"):
-        stand, face, target, ahead, there = np.array(re.findall(POINT, thought), int)
-        assert (ahead == face - stand).all() and (there == target - stand).all()
-        left = np.degrees(np.angle(complex(*there) / complex(*ahead)))  # counter-clockwise is positive
-        degrees, side = re.search(r"(\d+) degrees (left|right)", thought).groups()
-        assert abs(abs(left) - int(degrees)) <= 0.5 + 1e-9 and (side == "left") == (left > 0)
-        turn = int(degrees)
+    for row, thought, room, frames in of(solved, "relative direction"):
+        camera, stand = camera_from_json(frames[0]["camera"]), shown(room, frames)[row["asked"][0]]["center"]
+        *stated, turned = numbers(re.sub(PLACE, "", re.sub(r"view \d+", "", thought)))
+        for name, bearing in zip(row["asked"][1:], stated, strict=True):
+            right, _, ahead = np.diag([1, 0, 1]) @ camera.rotation @ (
+                np.subtract(shown(room, frames)[name]["center"], stand) * [1, 1, 0])  # fmt: skip
+            ahead /= np.linalg.norm(camera.rotation[2, :2])
+            off = (np.degrees(np.arctan2(right, ahead)) - bearing + 180) % 360 - 180
+            assert abs(off) <= 5 + 1e-6 and 0 <= bearing < 360 and bearing % 10 == 0
+        side = re.search(r"\d (left|right)", thought)[1]
+        assert turned == {"right": stated[1] - stated[0], "left": stated[0] - stated[1]}[side] % 360 <= 180
+        turn = int(turned)
         expected = {
             "easy": side,
             "medium": "back" if turn > 135 else side,

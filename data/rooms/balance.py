@@ -21,6 +21,10 @@ ABOVE_CHANCE = 0.02  # share of the commonest direction over chance, likewise
 ALLOWANCE = 1  # rows' worth over these limits, because shares of a few rows mean little
 GUESSED = 16  # rooms' worth: how much it matters what the best guesses so far would earn with a fact
 LOOK = 32  # facts of a stratum among which the one that tells least is dealt
+# What a model learns from may lean where a benchmark may not. As long as one faces any way, neither the place of an
+# object nor that of two together tells anything of the answer, and a small model never finds what three tell: after
+# 13,000 pictures it still guessed. Where most face ahead, left is left in the picture, and the rest follows from there.
+TURNED = 0.25  # of the training directions for which one faces another way than the camera, the share to keep
 SHARES = {"easy": 1 / 3, "medium": 1 / 3, "hard": 1 / 3, "one": 1 / 5, "several": 4 / 5}  # within a type
 GRID = np.geomspace(0.3, 400, 512)  # constant answers to guard against
 
@@ -38,6 +42,7 @@ def balance(rooms, wanted, seed, split):
             for room in rooms
             for number, fact in enumerate(room["facts"])
             if fact["data_type"] == data_type
+            and (split != "train" or fact.get("ahead", True) or rng.random() < TURNED)
         ]
         turns = {}
         for number, fact, room in sorted(_deal(facts, most, rng), key=lambda item: item[0]):

@@ -8,9 +8,9 @@
 
 A data folder holds, for each of train, val, test and ood: scenes.jsonl (room, oriented boxes, and for every frame the
 camera and what it shows: all that later questions need), localization.jsonl (stage 1), spatial.jsonl (stage 2), with
---seeing also seeing.jsonl, and the images beside them; with --traces train has cold.jsonl too (traces.py), which may be
-asked for later. One room gives a picture, eight views and a walk, as far as each
-was asked for, and each of these --questions spatial rows on average; fewer where more would unbalance the answers.
+--seeing also seeing.jsonl and index images, and the images beside them; with --traces train has cold.jsonl too
+(traces.py), which may be asked for later. One room gives a picture, eight views and a walk, as far as each was asked
+for, and each of these --questions spatial rows on average; fewer where more would unbalance the answers.
 The benchmarks rooms-si, rooms-mv and rooms-video are the spatial rows of test by data_type, and those of ood their
 out-of-domain twins; data.rooms.baselines measures what can be guessed in them.
 Interrupted and started again it goes on where it was. The same settings give the same bytes, whatever --workers is.
@@ -26,7 +26,7 @@ import numpy as np
 from PIL import Image
 
 from data.rooms.balance import balance
-from data.rooms.questions import NAMES, localization_rows, seeing_rows
+from data.rooms.questions import NAMES, localization_rows
 from data.rooms.render import contact_sheet, render, visible_objects
 from data.rooms.scene import (
     LEVELS,
@@ -38,6 +38,7 @@ from data.rooms.scene import (
     view_cameras,
     walk_cameras,
 )
+from data.rooms.seeing import ALBUM, Sight, album_rows, depth_levels, seeing_rows
 from data.rooms.spatial import room_facts
 from data.rooms.traces import traces_from_truth
 from nanoladder.common import (
@@ -54,6 +55,7 @@ from nanoladder.common import (
 
 PAPER = {"pictures": 5929, "view_sets": 5752, "videos": 9000}  # SpatialLadder-26k, section 3 of the paper
 SHARD = 50  # rooms a worker makes at a time; a finished shard is never made again
+ALBUM_EVERY = 10  # rooms for each album, which asks about the pictures of the first ALBUM of them together
 
 
 @dataclass
@@ -133,13 +135,20 @@ def make_shard(s, split, shard):
     root, rows = Path(s.out), {kind: [] for kind in _kinds(s)}
     (root / split / "parts").mkdir(parents=True, exist_ok=True)
     (root / split / "images" / f"{shard:05d}").mkdir(parents=True, exist_ok=True)
-    for index in range(shard * SHARD, min((shard + 1) * SHARD, _rooms(s, split))):
-        _make_room(s, split, shard, index, rows)
+    indices = range(shard * SHARD, min((shard + 1) * SHARD, _rooms(s, split)))
+    shown = [_make_room(s, split, shard, index, rows) for index in indices]
+    if s.seeing:
+        for first in range(0, len(shown) - ALBUM + 1, ALBUM_EVERY):
+            index, (sights, names) = indices[first], zip(*shown[first : first + ALBUM])
+            questions = album_rows(sights, np.random.default_rng([s.seed, SPLITS.index(split), index, 7]))
+            album = {"image": names, "data_type": "multi_view", "level": max(sight.scene.level for sight in sights)}
+            rows["seeing"] += [{"question_id": index * 100 + 50 + k} | q | album for k, q in enumerate(questions)]
     for kind in reversed(_kinds(s)):
         write_jsonl(_part(root, split, kind, shard), rows[kind])
 
 
 def _make_room(s, split, shard, index, rows):
+    """Render a room and add to `rows`; returns its single picture's Sight and name, where it has one."""
     level = index % len(LEVELS) + 1
     scene = make_scene(s.seed, split, index, level)
 
@@ -151,7 +160,7 @@ def _make_room(s, split, shard, index, rows):
         "multi_view": lambda: view_cameras(scene),
         "video": lambda: walk_cameras(scene),
     }
-    frames = []
+    frames, single = [], None
     for modality, count in _wanted(s, split).items():
         if index >= count:
             continue
@@ -164,23 +173,27 @@ def _make_room(s, split, shard, index, rows):
             frames.append({"image": name, "data_type": modality, "camera": camera_to_json(camera), "visible": visible})
             if modality != "single_image":
                 continue
+            single = Sight(scene, frame, visible), name
             row = {"image": [name], "data_type": modality, "level": level, "scene": scene.id}
             new = {"localization": localization_rows(scene, visible, s.size, stream(2))}
             if s.seeing:
-                new["seeing"] = seeing_rows(scene, frame, visible, stream(3))
-                _save_names(scene, frame.ids, path.with_suffix(".names.png"))
+                new["seeing"] = seeing_rows(single[0], stream(3))
+                _save_index_images(scene, frame, path)
             for kind, questions in new.items():
                 rows[kind] += [{"question_id": index * 100 + k} | q | row for k, q in enumerate(questions)]
     truth = scene_to_json(scene)
     del truth["cameras"]
     rows["scenes"].append(truth | {"frames": frames})
     rows["spatial"].append(room_facts(rows["scenes"][-1], s.size))
+    return single
 
 
-def _save_names(scene, ids, path):
-    """Index image: for each pixel the place in NAMES of what it shows."""
+def _save_index_images(scene, frame, path):
+    """What the dense loss is held to: for each pixel the place in NAMES of what it shows, and in DEPTHS how far."""
     table = np.array([NAMES.index(o.category) for o in scene.objects] + [2, 1, 0], dtype=np.uint8)  # -1 floor is last
-    Image.fromarray(table[ids]).save(path, compress_level=1)
+    indices = {"names": table[frame.ids], "depths": depth_levels(frame.depth, frame.depth.max())}
+    for kind, index in indices.items():
+        Image.fromarray(index).save(path.with_suffix(f".{kind}.png"), compress_level=1)
 
 
 def _merge(s, root, split):

@@ -27,6 +27,8 @@ WHOLE_VISIBILITY, WHOLE_TRUNCATION = 0.6, 0.1  # in some frame, of an object who
 # its category in all frames of the question, slivers included; of what is counted, the room holds none that is not
 # clearly seen.
 
+AHEAD = 60.0  # degrees between where the first camera looks and where one faces, up to which one faces ahead
+
 TRIES = 2  # facts of a kind that a room offers for the balance to choose from
 LISTED = 6  # categories in a question that counts several, whether the room has them or not
 # Sectors in degrees, counter-clockwise from where one faces.
@@ -101,6 +103,12 @@ def sector(a, b, c, difficulty):
     return None
 
 
+def faces_ahead(forward, a, b):
+    """Whether one who stands at a and faces b looks within AHEAD degrees of where a camera does (forward [2])."""
+    facing = np.subtract(b.center, a.center)[:2]
+    return bool(facing @ forward >= np.cos(np.radians(AHEAD)) * np.linalg.norm(facing) * np.linalg.norm(forward))
+
+
 # ---------------------------------------------------------------- facts: one function for each type
 
 
@@ -160,13 +168,14 @@ def relative_distance(view, rng):
 
 
 def relative_direction(view, rng):
-    facts = []
+    facts, forward = [], view.cameras[0].rotation[2, :2]
     for difficulty, sectors in SECTORS.items():
         found = [
-            _fact("relative direction", triple, name, difficulty=difficulty, options=list(sectors))
+            _fact("relative direction", triple, name, difficulty=difficulty, options=list(sectors),
+                  ahead=faces_ahead(forward, *triple[:2]))
             for triple in _draw(rng, list(permutations(view.named, 3)), 48)  # of up to some hundreds
             if (name := sector(*triple, difficulty))
-        ]
+        ]  # fmt: skip
         facts += _draw_answers(rng, found, TRIES)
     return facts
 

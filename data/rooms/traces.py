@@ -5,14 +5,14 @@
 
 Writes DATA/train/cold.jsonl in the fields of SpatialLadder's cold start (prompt, solution, image, data_type) and our
 question_type, options and level; prepare.py --traces does the first by itself. A thought from the truth perceives
-(which objects are asked about, and in which part of which view they first show clearly), understands (depths, sizes,
-gaps, positions on a map) and reasons (a comparison or some arithmetic). Every step of it is true, or follows from the
-numbers it states:
+(which objects are asked about, in which view they first show clearly, in which square of a chessboard laid over it,
+and how many metres ahead), understands (sizes, gaps, bearings) and reasons (a comparison or some arithmetic). Every
+step of it is true, or follows from the numbers it states:
 
-    <think>I see bed view 2 (-5,21), lamp view 3 (11,30), sofa view 2 (2,8); facing (16,9), sofa at (7,-13), turn 91
-    degrees right: back-right.</think><answer>B</answer>
+    <think>I see bed view 2 (c4,2.1), lamp view 3 (f5,3.0), sofa view 2 (b6,0.8). Facing 40, sofa at 130, turn 90
+    right: back-right.</think><answer>B</answer>
 
-A map is drawn from where the first view was taken: decimetres to the right, and ahead. From a model, an answer is kept
+A bearing is in degrees clockwise from where the first view looks, to the nearest ten. From a model, an answer is kept
 where it earns full marks for form and content, one a question.
 """
 
@@ -22,8 +22,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from data.rooms.questions import ninth
-from data.rooms.spatial import View, angle, box_distance, box_gaps, framed_corners
+from data.rooms.seeing import square
+from data.rooms.spatial import View, box_distance, box_gaps, framed_corners
 from nanoladder import checkpoint
 from nanoladder.common import (
     UserError,
@@ -70,49 +70,41 @@ class Sights(View):
         """Of the first view that shows an object clearly, counted from 1."""
         return self.clear[o.id][0] + 1
 
-    def part(self, o):
-        """The part of that view that the object is in, such as "lower left"."""
-        x1, y1, x2, y2 = self.frames[self.number(o) - 1]["visible"][str(o.id)]["bbox"]
-        return ninth(((x1 + x2) / 2, (y1 + y2) / 2), self.size)
-
     def place(self, o):
-        return self.part(o) + ("" if self.alone else f" view {self.number(o)}")
+        """That view, the square of the chessboard that the object's middle is in, and metres ahead of the camera."""
+        number = self.number(o)
+        x1, y1, x2, y2 = self.frames[number - 1]["visible"][str(o.id)]["bbox"]
+        where = f"({square(((x1 + x2) / 2, (y1 + y2) / 2), self.size)},{self.depth(o):.1f})"
+        return where if self.alone else f"view {number} {where}"
 
     def glimpse(self, o):
         """Shorter than place, where many objects are spoken of."""
-        return self.part(o) if self.alone else f"view {self.number(o)}"
+        return self.place(o) if self.alone else f"view {self.number(o)}"
 
     def depth(self, o):
         """Metres ahead of that view's camera."""
         return self.cameras[self.number(o) - 1].project([o.center])[1][0]
 
-    def on_map(self, o):
-        """Decimetres to the right of where the first view was taken, and ahead of it: two integers."""
-        camera = self.cameras[0]
-        right = camera.rotation[0, :2]  # a camera is upright: its x axis is level
-        away = np.subtract(o.center, camera.position)[:2]
-        return [round(10 * float(v)) for v in (right @ away, np.array([-right[1], right[0]]) @ away)]
+    def bearing(self, a, b):
+        """Degrees from a to b, clockwise from where the first view looks, to the nearest ten: 0 to 350."""
+        way, right = np.subtract(b.center, a.center)[:2], self.cameras[0].rotation[0, :2]  # a camera is upright
+        ahead = np.array([-right[1], right[0]])
+        return round(np.degrees(np.arctan2(right @ way, ahead @ way)) / 10) * 10 % 360
 
 
 # ---------------------------------------------------------------- thoughts: one function for each type
 # Each returns the values that the phrases below are filled with. Words are those that the base's tokenizer knows.
 
 
-def _point(p):
-    return f"({p[0]},{p[1]})"
-
-
 def absolute_distance(row, sights):
     a, b = (sights.by_name[name] for name in row["asked"])
     plan, height = box_gaps(a, b)
-    seen = ", ".join(f"{o.category} {sights.place(o)} {_point(sights.on_map(o))}" for o in (a, b))
-    return {"seen": seen, "plan": f"{plan:.2f}", "height": f"{height:.2f}"}
+    return {"seen": _seen((a, b), sights), "plan": f"{plan:.2f}", "height": f"{height:.2f}"}
 
 
 def object_size(row, sights):
     o = sights.by_name[row["asked"][0]]
-    seen = f"{o.category} {sights.place(o)}"
-    return {"seen": seen, "depth": f"{sights.depth(o):.1f}", "sides": ", ".join(f"{100 * side:.0f}" for side in o.size)}
+    return {"seen": _seen([o], sights), "sides": ", ".join(f"{100 * side:.0f}" for side in o.size)}
 
 
 def room_size(row, sights):
@@ -136,23 +128,26 @@ def relative_distance(row, sights):
     target = sights.by_name[row["asked"][0]]
     others = [sights.by_name[name] for name in _texts(row)]
     gaps = ", ".join(f"{o.category} {sights.glimpse(o)} {box_distance(target, o):.1f}" for o in others)
-    return {"seen": f"{target.category} {sights.place(target)}", "gaps": gaps}
+    return {"seen": _seen([target], sights), "gaps": gaps}
 
 
 def relative_direction(row, sights):
-    """The turn follows from the rounded map: questions keep clear of every border by more than rounding moves it."""
-    objects = [sights.by_name[name] for name in row["asked"]]
-    stand, face, target = points = [np.array(sights.on_map(o)) for o in objects]
-    left = round(angle(*points))  # counter-clockwise
-    turn = f"{left} degrees left" if left <= 180 else f"{360 - left} degrees right"
-    seen = ", ".join(f"{o.category} {sights.glimpse(o)} {_point(p)}" for o, p in zip(objects, points))
+    """The turn follows from the rounded bearings: questions keep farther from every border than rounding moves it."""
+    stand, face, target = objects = [sights.by_name[name] for name in row["asked"]]
+    ahead, there = sights.bearing(stand, face), sights.bearing(stand, target)
+    right = (there - ahead) % 360
+    turn = f"{right} right" if right <= 180 else f"{360 - right} left"
     names = dict(zip(("stand", "face", "target"), row["asked"]))
-    return names | {"seen": seen, "ahead": _point(face - stand), "there": _point(target - stand), "turn": turn}
+    return names | {"seen": _seen(objects, sights), "ahead": ahead, "there": there, "turn": turn}
 
 
 def appearance_order(row, sights):
     """The views that first show each clearly, in the order they are asked in: to be sorted."""
     return {"seen": ", ".join(f"{name} {sights.glimpse(sights.by_name[name])}" for name in row["asked"])}
+
+
+def _seen(objects, sights):
+    return ", ".join(f"{o.category} {sights.place(o)}" for o in objects)
 
 
 THOUGHTS = {
@@ -161,8 +156,8 @@ THOUGHTS = {
         "{seen}: in x and y {plan}, in z {height}, so {answer}.",
     )),
     "object size": (object_size, (
-        "I see {seen}, depth {depth} m. The sides are {sides}, the longest {answer}.",
-        "{seen} at depth {depth}: x, y, z = {sides}, so {answer}.",
+        "I see {seen}. The sides are {sides}, the longest {answer}.",
+        "{seen}: x, y, z = {sides}, so {answer}.",
     )),
     "room size": (room_size, (
         "I see opposite corners in view {a} and {b}. The sides are {sides} = {answer}.",
@@ -177,7 +172,7 @@ THOUGHTS = {
         "{seen}, from there {gaps}, so {answer}.",
     )),
     "relative direction": (relative_direction, (
-        "I see {seen}; facing {ahead}, {target} at {there}, turn {turn}: {answer}.",
+        "I see {seen}. Facing {ahead}, {target} at {there}, turn {turn}: {answer}.",
         "{seen}: from {stand} to {face} {ahead}, to {target} {there}, {turn}, so {answer}.",
     )),
     "appearance order": (appearance_order, (
