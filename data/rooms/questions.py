@@ -82,7 +82,8 @@ VOCABULARY = tuple(
         ("What is the size of this room with", "in square meters? What will be the first-time appearance order?"),
         ("<think>I see", "view 3 (c4,2.1), so it is larger, smaller, nearer, therefore</think><answer>A</answer>"),
         ("In x, y and z from", "on the floor. Facing 40, at 130, turn 90 right: back-left. Distance 0.5. The order is"),
-        ("First in view 1 are opposite corners. The sides of", "are 40, the longest. There are 1 + 2 = 3. The closest is"),
+        ("First in view 1 are opposite corners. The sides of",
+         "are 40, the longest. There are 1 + 2 = 3. The closest is"),
         ("These are frames of a video. How many times does", "appear? First, then, last."),
         ("I turn left, turn right, go back. The angle and the direction of", "is degrees, x, y, z = 0.5 + 1.5 > 2."),
     ]
