@@ -166,8 +166,9 @@ def held_out_kinds(kinds):
 
 
 def is_alone(folder):
-    """Whether a data folder has a train split and no other."""
-    return (folder / "train").is_dir() and not any((folder / split).is_dir() for split in ("val", "test", "ood"))
+    """Whether a data folder has a train split and no other; one whose making was interrupted (parts) is not whole."""
+    train, others = folder / "train", ("val", "test", "ood")
+    return train.is_dir() and not (train / "parts").exists() and not any((folder / split).is_dir() for split in others)
 
 
 def subset(rows, limit, seed=0):

@@ -21,6 +21,7 @@ from nanoladder.dataset import (
     collate,
     encode_prompt,
     index_shares,
+    is_alone,
     plan_mixture,
     plan_order,
     prompt_text,
@@ -268,6 +269,9 @@ def test_a_folder_without_held_out_rows_keeps_scenes_back(tmp_path, monkeypatch)
     assert set(splits) == {"train", "val", "test"} and len(splits["val"]) == 4
     assert not scenes["train"] & scenes["test"] and len(splits["train"]) + len(splits["test"]) == len(names)
     assert 4 <= len(splits["test"]) <= 36
+    assert is_alone(tmp_path)
+    (train / "parts").mkdir()  # the making of rooms was interrupted while it had only training rooms
+    assert not is_alone(tmp_path)
 
 
 def test_paths_are_inside(rooms):
