@@ -341,11 +341,12 @@ def train(s, runtime, run, losses, dataset, shares, score):
     order += [(epoch, i, s.questions) for epoch, i in asks]
     micro = s.micro_batch_size
     accumulation = s.batch_size // (micro * runtime.world)
-    mine = [
-        order[first : first + micro]
-        for at in range(step * s.batch_size, len(order), s.batch_size)
-        for first in range(at + runtime.rank * micro, at + s.batch_size, micro * runtime.world)
-    ]
+    mine = []
+    for at in range(step * s.batch_size, len(order), s.batch_size):
+        # Sequences of as many pictures go together, so that little is padded; every rank gets its share of the long.
+        alike = sorted(order[at : at + s.batch_size], key=lambda item: len(dataset.groups[item[1]][0].images))
+        own = alike[runtime.rank :: runtime.world]
+        mine += [own[k : k + micro] for k in range(0, len(own), micro)]
     loader = iter(DataLoader(dataset, batch_sampler=mine, collate_fn=collate, num_workers=s.workers,
                              pin_memory=runtime.device.type == "cuda"))  # fmt: skip
     compute = prepare(step >= looking)

@@ -101,7 +101,7 @@ def test_pictures_with_one_asked_object_are_left_out_of_stage_1(rooms):
 def test_stage_0_trains_and_its_checkpoint_feeds_stage_1(rooms, tmp_path):
     run(rooms, tmp_path / "base", "--steps", "2", stage="0")
     scores = json.loads((tmp_path / "base" / "scores.json").read_text())["seeing"]["test"]
-    assert 0 <= scores["accuracy"] <= 1 and "point" in scores["types"]
+    assert 0 <= scores["accuracy"] <= 1 and "describe" in scores["types"]
     run(rooms, tmp_path / "next", "--steps", "1", "--init", str(tmp_path / "base"))
 
 
