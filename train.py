@@ -67,6 +67,7 @@ from nanoladder.ladder import HANDED_ON, RUNGS, climb_ladder
 from nanoladder.lora import LINEARS, add_lora, merge_lora
 from nanoladder.model import PRESETS, Qwen2_5_VL
 from nanoladder.muon import Muon
+from nanoladder.preview import explain
 from nanoladder.report import write_report
 from nanoladder.tokenizer import Tokenizer
 
@@ -125,29 +126,32 @@ STAGES = {
     # to ignore names and to box whatever stands out. Emptier rooms come first for the same reason.
     "1": dict(min_objects=2, climb=0.3),
     # The boxes of stage 1 are mixed in, or they would be forgotten.
-    "2": dict(init="runs/stage1", data="datasets/rooms-spatial", images=3000, out="runs/stage2", steps=600,
-              mix="localization=0.3,single_image=0.3,multi_view=0.2,video=0.2"),
+    "2": dict(init="runs/stage1", data="datasets/rooms-spatial", images=1200, out="runs/stage2", steps=500,
+              micro_batch_size=4, questions=8, mix="localization=0.3,single_image=0.3,multi_view=0.2,video=0.2",
+              eval_rows=500, eval_every=250),
     # Short, for it teaches a form more than a skill; direct answers and boxes are replayed, so that neither is lost.
     # What is held out is asked to think first.
-    "cold": dict(init="runs/stage2", data="datasets/rooms-spatial", images=3000, out="runs/cold", steps=120,
+    "cold": dict(init="runs/stage2", data="datasets/rooms-spatial", images=1200, out="runs/cold", steps=120,
                  batch_size=8, warmup=20, mix="cold=0.7,localization=0.1,single_image=0.1,multi_view=0.05,video=0.05",
                  eval_rows=100, eval_every=1000),
     # None: each rung's own.
     "all": dict(out="runs/ladder", data=None, steps=None, eval_rows=100),
 }  # fmt: skip
 # What prepare.py is asked for beside --pictures.
+SPATIAL = ["--held-out", "130", "--questions", "8"]
 PREPARE = {
     "0": ["--view-sets", "0", "--videos", "0", "--seeing"],
     "1": ["--view-sets", "0", "--videos", "0"],
-    "2": ["--questions", "4"],
-    "cold": ["--questions", "4", "--traces", "1255"],  # the paper's number, added to the rooms of stage 2
+    "2": SPATIAL,
+    "cold": [*SPATIAL, "--traces", "1255"],  # the paper's number, added to the rooms of stage 2
 }
-CUDA = dict(preset="small", batch_size=128, amp=True, compile=True, workers=12, eval_every=1000, save_every=1000)
+CUDA = dict(preset="small", batch_size=128, micro_batch_size=None, amp=True, compile=True, workers=12, eval_rows=1000,
+            eval_every=1000, save_every=1000)  # fmt: skip
 GPU = {
     "0": CUDA | dict(images=200_000, steps=12_000, lr=1e-3),
     "1": CUDA | dict(images=60_000, steps=6_000),
     "2": CUDA | dict(images=12_000, steps=4_000),
-    "cold": CUDA | dict(images=12_000, steps=300, eval_rows=1000),
+    "cold": CUDA | dict(images=12_000, steps=300),
 }
 # SpatialLadder's own settings (section 4 of the paper): AdamW, 16 samples a step, one at a time to save memory.
 QWEN = dict(lr=1e-5, muon_lr=0.0, batch_size=16, micro_batch_size=1, recompute=True, compile=False)
@@ -226,49 +230,6 @@ def make_optimizers(model, s):
     if hidden:
         optimizers.append(Muon(hidden, lr=s.muon_lr, weight_decay=s.weight_decay))
     return optimizers
-
-
-def estimate_memory(model, s, example):
-    """GiB a rank holds while training on sequences like `example`, by what for; a split model counted whole."""
-    c, v, width = model.config, model.config.vision, 2 if s.amp else 4  # bytes of an activation
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    supervised = sum(label != IGNORE_INDEX for label in example["labels"])
-    activations = supervised * c.vocab_size * 4 * 3  # logits, their softmax and gradient
-    for depth, rows, hidden, inner in [
-        (c.num_hidden_layers, len(example["input_ids"]), c.hidden_size, c.intermediate_size),
-        (v.depth, len(example["pixel_values"]), v.hidden_size, v.intermediate_size),
-    ]:
-        block = rows * (10 * hidden + 4 * inner) * width  # what a block keeps: about 10 widths, 4 of its MLP's
-        activations += depth * rows * hidden * width + block if s.recompute else depth * block
-    need = {
-        "weights": sum(p.numel() * p.element_size() for p in model.parameters()),
-        "gradients": 4 * trained,
-        "optimizer": trained * (4 if s.muon_lr and not s.lora_rank else 8),
-        "activations": s.micro_batch_size * activations,
-    }
-    return {k: n / 2**30 for k, n in need.items()}
-
-
-def explain(s, dataset, model, tokenizer, say):
-    """Show one training example as the model reads it, its supervised spans between ⟦ and ⟧."""
-    example = dataset[(0, 0, s.questions)]
-    text, inside = "", False
-    for token, label in zip(example["input_ids"], example["labels"]):
-        if token in (tokenizer.image_id, tokenizer.video_id):
-            text += "·"
-            continue
-        if (label != IGNORE_INDEX) != inside:
-            text, inside = text + ("⟧" if inside else "⟦"), not inside
-        text += tokenizer.decode([token])
-    supervised = sum(label != IGNORE_INDEX for label in example["labels"])
-    say(f"one example ({len(example['input_ids'])} tokens, {supervised} supervised, each · an image token):")
-    say("  " + (text + "⟧" * inside).replace("\n", "\n  "))
-    parts = {"vision": model.visual, "decoder": model.model}
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    say("parameters: " + ", ".join(f"{k} {sum(p.numel() for p in m.parameters()):,}" for k, m in parts.items())
-        + f", together {model.num_parameters():,} ({trained:,} of them trained); vocabulary {len(tokenizer)}")
-    need = estimate_memory(model, s, example)
-    say(f"memory, roughly: {sum(need.values()):.1f} GiB = " + " + ".join(f"{k} {v:.1f}" for k, v in need.items()))
 
 
 # ---------------------------------------------------------------- one step
