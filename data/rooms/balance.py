@@ -24,7 +24,7 @@ LOOK = 32  # facts of a stratum among which the one that tells least is dealt
 # What a model learns from may lean where a benchmark may not. As long as one faces any way, neither the place of an
 # object nor that of two together tells anything of the answer, and a small model never finds what three tell: after
 # 13,000 pictures it still guessed. Where most face ahead, left is left in the picture, and the rest follows from there.
-TURNED = 0.25  # of the training directions for which one faces another way than the camera, the share to keep
+TURNED = 0.25  # of the training directions in which one faces another way than the first camera, the share that is kept
 SHARES = {"easy": 1 / 3, "medium": 1 / 3, "hard": 1 / 3, "one": 1 / 5, "several": 4 / 5}  # within a type
 GRID = np.geomspace(0.3, 400, 512)  # constant answers to guard against
 

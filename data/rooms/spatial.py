@@ -29,7 +29,7 @@ WHOLE_VISIBILITY, WHOLE_TRUNCATION = 0.6, 0.1  # in some frame, of an object who
 
 AHEAD = 60.0  # degrees between where the first camera looks and where one faces, up to which one faces ahead
 
-TRIES = 2  # facts of a kind that a room offers for the balance to choose from
+TRIES = 4  # facts of a kind that a room offers for the balance to choose from
 LISTED = 6  # categories in a question that counts several, whether the room has them or not
 # Sectors in degrees, counter-clockwise from where one faces.
 SECTORS = {
