@@ -89,6 +89,17 @@ def test_a_killed_run_resumes_bit_for_bit(finished, rooms, tmp_path, monkeypatch
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
+def test_words_a_run_never_says_keep_their_embeddings(rooms, tmp_path):
+    """Stage 1 says labels and boxes: the softmax must not push "A" and "<think>" together meanwhile."""
+    run(rooms, tmp_path / "next", "--steps", "2", "--init", "base")
+    before, after = (w["model.embed_tokens.weight"] for w in (weights_of(checkpoint.BASE), weights(tmp_path / "next")))
+    tok = Tokenizer.load(checkpoint.BASE)
+    unsaid, said = (torch.tensor([tok.encode(word)[0] for word in words]) for words in (
+        ["<", ">", "A", "think", " meters", " left"], ["0", "9", '[{"label":"', " the", "Locate"]))  # fmt: skip
+    assert torch.equal(before[unsaid], after[unsaid])
+    assert (before[said] != after[said]).any(1).all()
+
+
 def test_pictures_with_one_asked_object_are_left_out_of_stage_1(rooms):
     rows = read_rows(rooms / "train" / "localization.jsonl")
     groups = {}
