@@ -102,6 +102,7 @@ class Settings:
     warmup: int = setting(50, "steps of linear warm-up before the cosine")
     clip: float = setting(1.0, "largest norm of the gradient")
     climb: float = setting(0.0, "share of the asking in the emptier rooms (levels 1 and 2) before all levels mix")
+    late: float = setting(0.0, "share of the run with single pictures alone, before views and videos join")
     blind: bool = setting(False, "blank every picture: what is learned then can be guessed without looking")
     dense: float = setting(0.0, "weight of the dense loss of stage 0, of what and where; 0 is off")
     amp: bool = setting(False, "bf16 automatic mixed precision")
@@ -126,32 +127,32 @@ STAGES = {
     # to ignore names and to box whatever stands out. Emptier rooms come first for the same reason.
     "1": dict(min_objects=2, climb=0.3),
     # The boxes of stage 1 are mixed in, or they would be forgotten.
-    "2": dict(init="runs/stage1", data="datasets/rooms-spatial", images=1200, out="runs/stage2", steps=500,
-              micro_batch_size=4, questions=8, mix="localization=0.3,single_image=0.3,multi_view=0.2,video=0.2",
+    # Views and videos cost six times as much as a picture and ask for the same and more: so they come late.
+    "2": dict(init="runs/stage1", data="datasets/rooms-spatial", images=3200, out="runs/stage2", steps=750, late=0.65,
+              micro_batch_size=4, questions=8, mix="localization=0.25,single_image=0.35,multi_view=0.2,video=0.2",
               eval_rows=500, eval_every=250),
     # Short, for it teaches a form more than a skill; direct answers and boxes are replayed, so that neither is lost.
     # What is held out is asked to think first.
-    "cold": dict(init="runs/stage2", data="datasets/rooms-spatial", images=1200, out="runs/cold", steps=120,
+    "cold": dict(init="runs/stage2", data="datasets/rooms-spatial", images=3200, out="runs/cold", steps=120,
                  batch_size=8, warmup=20, mix="cold=0.7,localization=0.1,single_image=0.1,multi_view=0.05,video=0.05",
                  eval_rows=100, eval_every=1000),
     # None: each rung's own.
     "all": dict(out="runs/ladder", data=None, steps=None, eval_rows=100),
 }  # fmt: skip
-# What prepare.py is asked for beside --pictures.
-SPATIAL = ["--held-out", "130", "--questions", "8"]
+# What prepare.py is asked for beside --pictures, and for how many of these there is a view set and a video too.
 PREPARE = {
-    "0": ["--view-sets", "0", "--videos", "0", "--seeing"],
-    "1": ["--view-sets", "0", "--videos", "0"],
-    "2": SPATIAL,
-    "cold": [*SPATIAL, "--traces", "1255"],  # the paper's number, added to the rooms of stage 2
+    "0": (["--seeing"], 0),
+    "1": ([], 0),
+    "2": (["--held-out", "130", "--questions", "8"], 1 / 4),
+    "cold": (["--held-out", "130", "--questions", "8", "--traces", "1255"], 1 / 4),  # the paper's number of traces
 }
 CUDA = dict(preset="small", batch_size=128, micro_batch_size=None, amp=True, compile=True, workers=12, eval_rows=1000,
             eval_every=1000, save_every=1000)  # fmt: skip
 GPU = {
     "0": CUDA | dict(images=200_000, steps=12_000, lr=1e-3),
     "1": CUDA | dict(images=60_000, steps=6_000),
-    "2": CUDA | dict(images=12_000, steps=4_000),
-    "cold": CUDA | dict(images=12_000, steps=300),
+    "2": CUDA | dict(images=40_000, steps=4_000),
+    "cold": CUDA | dict(images=40_000, steps=300),
 }
 # SpatialLadder's own settings (section 4 of the paper): AdamW, 16 samples a step, one at a time to save memory.
 QWEN = dict(lr=1e-5, muon_lr=0.0, batch_size=16, micro_batch_size=1, recompute=True, compile=False)
@@ -298,7 +299,7 @@ def train(s, runtime, run, losses, dataset, shares, score):
 
     looks = looking * s.batch_size
     order = [(epoch, i, 0) for epoch, i in plan_mixture(dataset.groups, shares, looks, 0.0, s.seed)]
-    asks = plan_mixture(dataset.groups, shares, s.steps * s.batch_size - looks, s.climb, s.seed)
+    asks = plan_mixture(dataset.groups, shares, s.steps * s.batch_size - looks, s.climb, s.seed, s.late)
     order += [(epoch, i, s.questions) for epoch, i in asks]
     micro = s.micro_batch_size
     accumulation = s.batch_size // (micro * runtime.world)
@@ -455,8 +456,10 @@ def load_splits(s, kinds, runtime):
     needed = [data / "train" / FILES[kind] for kind in kinds]
     needed += [data / "ood" / FILES[kind] for kind in held_out_kinds(kinds)]
     if runtime.main and not is_alone(data) and not all(path.exists() for path in needed):
+        flags, share = PREPARE[s.stage]
+        sets = str(round(share * s.images))
         command = [sys.executable, "-m", "data.rooms.prepare", "--out", str(data), "--pictures", str(s.images),
-                   *PREPARE[s.stage]]  # fmt: skip
+                   "--view-sets", sets, "--videos", sets, *flags]  # fmt: skip
         runtime.say("making rooms: " + " ".join(command[1:]))
         if subprocess.run(command, cwd=Path(__file__).parent).returncode:
             raise UserError(f"making the rooms in {data} failed; the reason is above")

@@ -25,6 +25,7 @@ Each question starts at the position that follows the prefix, so its logits are 
 import json
 import math
 import zlib
+from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -41,6 +42,7 @@ from nanoladder.rewards import parse_motion, parse_thought
 
 IGNORE_INDEX = -100  # labels without a loss, as torch.nn.functional.cross_entropy has it
 DATA_TYPES = ("single_image", "multi_view", "video")
+SETS = ("multi_view", "video")  # of these, those that show several pictures
 # question_types answered by a letter; "choice" is any that only a benchmark asks, told apart by its task
 CHOICES = ("relative distance", "relative direction", "appearance order", "route planning", "choice", "pick")
 NUMBERS = ("object size", "room size", "object count", "absolute distance")  # in cm, m^2, pieces, m
@@ -515,18 +517,20 @@ def plan_order(levels, total, climb, seed):
     return order
 
 
-def plan_mixture(groups, shares, total, climb, seed):
-    """plan_order over groups of several kinds: each kind climbs by itself, and at each place of the order the kind
-    that lags furthest behind its share comes next. shares: {kind: weight}."""
-    weight, orders, mixed = sum(shares.values()), {}, []
-    for kind, share in shares.items():
+def plan_mixture(groups, shares, total, climb, seed, late=0.0):
+    """plan_order over groups of several kinds: each climbs by itself, and at each place of the order comes the kind
+    that lags furthest behind its share. shares: {kind: weight}; views and videos join after the `late` share of all.
+    """
+    due, turns, taken = dict.fromkeys(shares, 0.0), [], Counter()
+    for n in range(total):
+        present = [kind for kind in shares if n >= late * total or kind not in SETS] or list(shares)
+        for kind in present:
+            due[kind] += shares[kind] / sum(shares[k] for k in present)
+        turns.append(max(present, key=lambda kind: due[kind] - taken[kind]))
+        taken[turns[-1]] += 1
+    orders = {}
+    for kind, count in taken.items():
         own = [i for i, group in enumerate(groups) if group[0].kind == kind]
-        planned = plan_order([groups[i][0].level for i in own], math.ceil(total * share / weight), climb, seed)
-        orders[kind] = [(epoch, own[i]) for epoch, i in planned]
-    taken = dict.fromkeys(orders, 0)
-    for n in range(1, total + 1):
-        left = [kind for kind in orders if taken[kind] < len(orders[kind])]
-        kind = max(left, key=lambda kind: n * shares[kind] / weight - taken[kind])
-        mixed.append(orders[kind][taken[kind]])
-        taken[kind] += 1
-    return mixed
+        planned = plan_order([groups[i][0].level for i in own], count, climb, seed)
+        orders[kind] = iter([(epoch, own[i]) for epoch, i in planned])
+    return [next(orders[kind]) for kind in turns]

@@ -253,6 +253,15 @@ def test_a_mixture_keeps_its_shares_everywhere(tmp_path):
     assert alone == plan_order([group[0].level for group in groups[:9]], 40, 0.5, 0)
 
 
+def test_views_and_videos_join_late(tmp_path):
+    boxes, numbers = read_rows(folder_with(tmp_path, GOOD, NUMBER))
+    groups = [[boxes]] * 3 + [[numbers]] * 3 + [[dataclasses.replace(numbers, data_type="video")]] * 3
+    shares = {"localization": 0.25, "single_image": 0.25, "video": 0.5}
+    kinds = [groups[i][0].kind for _, i in plan_mixture(groups, shares, 100, 0.0, seed=0, late=0.6)]
+    assert "video" not in kinds[:60] and kinds[:60].count("localization") == 30
+    assert [kinds[60:].count(kind) for kind in shares] == [10, 10, 20]
+
+
 def test_a_folder_without_held_out_rows_keeps_scenes_back(tmp_path, monkeypatch):
     """As data.spatialladder leaves it: no scene is both trained on and scored."""
     monkeypatch.setattr(dataset, "HOLD_OUT", 4)
