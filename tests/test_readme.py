@@ -10,6 +10,7 @@ import pytest
 from conftest import ROOT
 
 from data.convert import Settings as ConverterSettings
+from docs.tables import rewritten
 from nanoladder.common import parse
 
 TEXT = (ROOT / "README.md").read_text()
@@ -35,6 +36,10 @@ def test_commands_are_accepted(script, flags):
     module = importlib.import_module(script.removeprefix("-m ").removesuffix(".py"))
     settings = getattr(module, "Settings", ConverterSettings)
     assert parse(settings, shlex.split(flags), getattr(module, "presets", None), module.__doc__)
+
+
+def test_tables_are_made_from_the_scores_that_ship():
+    assert TEXT.count("<!-- end -->") >= 4 and rewritten(TEXT) == TEXT
 
 
 def test_what_is_named_is_there():

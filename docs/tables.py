@@ -1,0 +1,84 @@
+"""Write the README's measured tables anew, from the scores that ship beside it:  python docs/tables.py
+
+A table stands between "<!-- KIND FOLDER -->" and "<!-- end -->", and is made from FOLDER/scores.json by the function
+of that name. A test holds the README to what this makes, so a table can't say what no run has measured.
+"""
+
+import json
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+MARKED = re.compile(r"(<!-- (\w+) (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+BENCHMARKS = ("rooms-si", "rooms-mv", "rooms-video")
+
+
+def percent(value):
+    return "" if value is None else f"{100 * value:.1f}"
+
+
+def markdown(columns, rows):
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "".join(f"| {' | '.join(str(cell) for cell in line)} |\n" for line in lines)
+
+
+def seeing(scores):
+    """What the base was asked: share of answers that are right to the letter."""
+    test, ood = scores["seeing"]["test"], scores["seeing"]["ood"]
+    named = {kind: (entry, ood["types"].get(kind, {})) for kind, entry in test["types"].items()}
+    named[f"**all** ({test['n']} questions)"] = test, ood
+    rows = [(name, percent(own["accuracy"]), percent(own["constant"]), percent(beyond.get("accuracy")))
+            for name, (own, beyond) in named.items()]  # fmt: skip
+    return markdown(("% of answers exactly right", "test", "most frequent answer", "ood"), rows)
+
+
+def localization(scores):
+    """Boxes, by split and level."""
+    parts = ("iou", "acc50", "label_f1", "valid_json", "constant_iou")
+    rows = []
+    for split, entry in scores["localization"].items():
+        named = {f"**{split}**": entry} | {f"{split}, level {k}": level for k, level in entry["levels"].items()}
+        for name, own in named.items():
+            low, high = own["interval"]
+            rows.append((name, f"{own['iou']:.3f}", f"{low:.3f}-{high:.3f}", *(f"{own[p]:.3f}" for p in parts[1:]),
+                         own["n"]))  # fmt: skip
+    return markdown(("boxes", "mean IoU", "95 %", "IoU >= 0.5", "label F1", "valid JSON", "constant box", "n"), rows)
+
+
+def spatial(scores):
+    """Every spatial benchmark, beside what not looking earns."""
+    rows, beside = [], ("constant", "shuffled")
+    for twin in ("", "-ood"):
+        own = {name + twin: scores[name + twin] for name in BENCHMARKS}
+        low_high = scores["intervals"]["overall" + twin]
+        own[f"**overall{twin}**"] = {"avg": scores["overall" + twin], "interval": low_high} | {
+            name: sum(entry[name] for entry in own.values()) / len(own) for name in beside
+        }
+        for name, entry in own.items():
+            cells = [percent(entry.get(key)) for key in ("nq", "mcq", "avg", *beside)]
+            rows.append((name, *cells[:3], "-".join(map(percent, entry["interval"])), *cells[3:]))
+    return markdown(("%", "NQ", "MCQ", "average", "95 %", "best constant", "shuffled images"), rows)
+
+
+def types(scores):
+    """Every type of question: the score, and what the best constant and other rows' pictures earn."""
+    found = {}
+    for name in BENCHMARKS:
+        for kind, entry in scores[name]["types"].items():
+            cell = f"{percent(entry['accuracy'])} ({percent(entry['constant'])}, {percent(entry['shuffled'])})"
+            found.setdefault(kind, {})[name] = cell
+    rows = [(kind, *(cells.get(name, "") for name in BENCHMARKS)) for kind, cells in sorted(found.items())]
+    return markdown(("score (best constant, shuffled images)", *BENCHMARKS), rows)
+
+
+def rewritten(text):
+    def table(match):
+        scores = json.loads((ROOT / match[3] / "scores.json").read_text())
+        return match[1] + globals()[match[2]](scores) + match[4]
+
+    return MARKED.sub(table, text)
+
+
+if __name__ == "__main__":
+    readme = ROOT / "README.md"
+    readme.write_text(rewritten(readme.read_text()))
