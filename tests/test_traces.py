@@ -3,7 +3,6 @@
 import json
 import re
 from collections import Counter, defaultdict
-from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np
@@ -21,8 +20,7 @@ from nanoladder.image import ImageConfig
 from nanoladder.rewards import in_tags, parse_thought, reward
 from nanoladder.tokenizer import Tokenizer
 
-PLACE = r"\((?P<file>[a-h])(?P<rank>[1-8]),(?P<depth>\d+\.\d)\)"
-MENTION = rf"\b(?P<name>{'|'.join(spatial.CATEGORIES)})\b(?: view (?P<view>\d+))?(?: {PLACE})?"
+SEEN = r"\[\{.*?\}\]"  # the objects a thought sees, as JSON
 
 
 @pytest.fixture(scope="module")
@@ -62,28 +60,34 @@ def first_view(o, frames):
 # ---------------------------------------------------------------- perceiving
 
 
+def seen(thought):
+    """The objects that a thought says it sees."""
+    found = re.search(SEEN, thought)
+    return json.loads(found[0]) if found else []
+
+
+def depth_of(o, frames):
+    camera = camera_from_json(frames[first_view(o, frames) - 1]["camera"])
+    return camera.rotation[2] @ np.subtract(o["center"], camera.position)
+
+
 def test_objects_are_where_the_trace_says(solved):
     places = Counter()
     for row, thought, room, frames in solved:
-        objects = shown(room, frames)
-        for found in re.finditer(MENTION, thought):
-            o = objects.get(found["name"])
-            if found["view"] and row["question_type"] != "object count":
-                assert int(found["view"]) == first_view(o, frames), thought
-            if found["file"]:
-                frame = frames[first_view(o, frames) - 1]
-                x1, y1, x2, y2 = frame["visible"][str(o["id"])]["bbox"]
-                assert found["file"] == "abcdefgh"[int(4 * (x1 + x2) / SIZE)]
-                assert int(found["rank"]) == int(4 * (y1 + y2) / SIZE) + 1
-                camera = camera_from_json(frame["camera"])
-                depth = camera.rotation[2] @ np.subtract(o["center"], camera.position)
-                assert float(found["depth"]) == pytest.approx(depth, abs=0.0501)
-                places[found["file"]] += 1
-            if row["data_type"] == "single_image":
-                assert not found["view"] and "view" not in thought
+        objects, alone = shown(room, frames), row["data_type"] == "single_image"
+        for item in seen(thought):
+            if row["question_type"] != "object count":
+                o = objects[item["label"]]
+                number = first_view(o, frames)
+                assert item.get("picture") == (None if alone else number), thought
+                if "square" in item:
+                    x1, y1, x2, y2 = frames[number - 1]["visible"][str(o["id"])]["bbox"]
+                    file, rank = (int(4 * (low + high) / SIZE) for low, high in ((x1, x2), (y1, y2)))
+                    assert item["square"] == "abcdefgh"[file] + "12345678"[rank]
+                    places[item["square"]] += 1
         if row["question_type"] not in ("object count", "room size"):
-            assert set(row["asked"]) <= {found["name"] for found in re.finditer(MENTION, thought)}
-    assert len(places) > 5
+            assert set(row["asked"]) <= {item["label"] for item in seen(thought)}
+    assert len(places) > 20
 
 
 # ---------------------------------------------------------------- understanding and reasoning
@@ -92,10 +96,11 @@ def test_objects_are_where_the_trace_says(solved):
 def test_absolute_distance(solved):
     cases = of(solved, "absolute distance")
     pairs = [[shown(room, frames)[name] for name in row["asked"]] for row, _, room, frames in cases]
-    for (row, thought, *_), (a, b), exact in zip(cases, pairs, gaps(pairs)):
-        plan, height, total = numbers(thought)[-3:]
+    for (row, thought, _, frames), (a, b), exact in zip(cases, pairs, gaps(pairs)):
+        *depths, plan, height, total = numbers(re.sub(SEEN, "", thought))
         assert total == float(row["answer"]) == pytest.approx(np.hypot(plan, height), abs=0.0111)
         assert total == pytest.approx(exact, abs=0.0051)
+        assert depths == pytest.approx([depth_of(a, frames), depth_of(b, frames)], abs=0.0501)
         above = max(abs(a["center"][2] - b["center"][2]) - (a["size"][2] + b["size"][2]) / 2, 0)
         assert height == pytest.approx(above, abs=0.0051)
 
@@ -103,7 +108,8 @@ def test_absolute_distance(solved):
 def test_object_size(solved):
     for row, thought, room, frames in of(solved, "object size"):
         o = shown(room, frames)[row["asked"][0]]
-        *sides, longest = numbers(re.sub(PLACE, "", re.sub(r"view \d+", "", thought)))
+        depth, *sides, longest = numbers(re.sub(SEEN, "", thought))
+        assert depth == pytest.approx(depth_of(o, frames), abs=0.0501)
         assert longest == max(sides) == float(row["answer"]) and len(sides) == 3
         assert np.abs(100 * np.array(o["size"]) - sides).max() <= 0.5 + 1e-6
 
@@ -128,13 +134,13 @@ def framed(frame, corner):
 
 def test_object_count(solved):
     for row, thought, room, frames in of(solved, "object count"):
-        views = re.findall(r"view (\d+) ([a-z, ]+)\.", thought)
-        listed = Counter((name, int(number)) for number, names in views for name in names.split(", "))
+        listed = [(item["label"], item["picture"]) for item in seen(thought)]
         counted = [o for o in room["objects"] if o["category"] in row["asked"]]
-        assert listed == Counter((o["category"], first_view(o, frames)) for o in counted)
-        assert all(int(a) < int(b) for (a, _), (b, _) in pairwise(views))
+        assert Counter(listed) == Counter((o["category"], first_view(o, frames)) for o in counted)
+        pictures = [number for _, number in listed]
+        assert pictures == sorted(pictures)
         *terms, total = numbers(re.findall(r"[\d+ ]+= \d+", thought)[0])
-        assert terms == [len(names.split(", ")) for _, names in views]
+        assert terms == list(Counter(pictures).values())
         assert total == sum(terms) == float(row["answer"])
 
 
@@ -142,8 +148,9 @@ def test_relative_distance(solved):
     pairs, far = [], []
     for row, thought, room, frames in of(solved, "relative distance"):
         objects = shown(room, frames)
-        stated = {m["name"]: float(m["gap"]) for m in re.finditer(rf"{MENTION} (?P<gap>\d+\.\d)", thought)}
+        stated = {name: float(gap) for name, gap in re.findall(r"(\w+) (\d+\.\d)", thought)}
         assert set(stated) == {option[3:] for option in row["options"]}
+        assert set(item["label"] for item in seen(thought)) == {row["asked"][0], *stated}
         assert min(stated, key=stated.get) == chosen(row) and thought.endswith(f" {chosen(row)}.")
         pairs += [[objects[row["asked"][0]], objects[name]] for name in stated]
         far += stated.values()
@@ -153,7 +160,7 @@ def test_relative_distance(solved):
 def test_relative_direction(solved):
     for row, thought, room, frames in of(solved, "relative direction"):
         camera, stand = camera_from_json(frames[0]["camera"]), shown(room, frames)[row["asked"][0]]["center"]
-        *stated, turned = numbers(re.sub(PLACE, "", re.sub(r"view \d+", "", thought)))
+        *stated, turned = numbers(re.sub(SEEN, "", thought))
         for name, bearing in zip(row["asked"][1:], stated, strict=True):
             right, _, ahead = np.diag([1, 0, 1]) @ camera.rotation @ (
                 np.subtract(shown(room, frames)[name]["center"], stand) * [1, 1, 0])  # fmt: skip
@@ -173,7 +180,7 @@ def test_relative_direction(solved):
 
 def test_appearance_order(solved):
     for row, thought, *_ in of(solved, "appearance order"):
-        views = {m["name"]: int(m["view"]) for m in re.finditer(MENTION, thought) if m["view"]}
+        views = {item["label"]: item["picture"] for item in seen(thought)}
         assert ", ".join(sorted(views, key=views.get)) == chosen(row) and thought.endswith(f" {chosen(row)}.")
         assert list(views) == row["asked"]
 
@@ -184,7 +191,7 @@ def test_appearance_order(solved):
 def test_several_phrasings_and_short_enough_for_nano(solved):
     tok, phrasings, lengths, kinds = Tokenizer.load(BASE), defaultdict(set), [], defaultdict(set)
     for row, thought, *_ in solved:
-        plain = re.sub(r"\d", "", re.sub("|".join(spatial.CATEGORIES), "_", thought))
+        plain = re.sub("|".join(spatial.CATEGORIES), "_", re.sub(SEEN, "", thought))
         phrasings[row["question_type"]].add(plain[:5])
         kinds[row["data_type"]].add(row["question_type"])
         lengths.append(len(tok.answer(in_tags(thought, row["answer"]))))

@@ -127,7 +127,7 @@ def seeing_rows(sight, rng):
         others += [p for p in [sight.any_point(rng)] if sight.frame.ids[p[1], p[0]] != o.id]
         right = sight.point_on(o, rng)
         ask("which", f"Which of {_points(draw([right, *others], 4))} is on the {o.category}?",
-            _as_json([{"label": o.category, "point_2d": right}]))  # fmt: skip
+            as_json([{"label": o.category, "point_2d": right}]))  # fmt: skip
     for o in draw(sight.unique, 1):
         step = rng.choice([-1, 1])
         gaps = [((sight.centre[p.id][0] - sight.centre[o.id][0]) * step, p.category) for p in sight.objects]
@@ -175,7 +175,7 @@ def _describe(sheet, group, facts):
     for sight, o, known in group:
         values = sight.tell(o, [fact for fact in told if fact not in known]) | known
         items.append({key: values[key] for key in ("label", *told)})
-    sheet.ask("describe", f"Tell the {enumerate_words(told)} of {the(o for _, o, _ in group)}.", _as_json(items))
+    sheet.ask("describe", f"Tell the {enumerate_words(told)} of {the(o for _, o, _ in group)}.", as_json(items))
 
 
 def _ask_count(sheet, where, counts):
@@ -244,7 +244,7 @@ def square(centre, size):
     return "".join(line[int(len(line) * at / size)] for line, at in zip(BOARD, centre))
 
 
-def _as_json(items):
+def as_json(items):
     """As boxes are written (dataset.target_text), so that what the base says of an object has the form of stage 1."""
     return json.dumps(items, separators=(",", ":"))
 

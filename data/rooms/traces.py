@@ -5,24 +5,25 @@
 
 Writes DATA/train/cold.jsonl in the fields of SpatialLadder's cold start (prompt, solution, image, data_type) and our
 question_type, options and level; prepare.py --traces does the first by itself. A thought from the truth perceives
-(which objects are asked about, in which view they first show clearly, in which square of a chessboard laid over it,
-and how many metres ahead), understands (sizes, gaps, bearings) and reasons (a comparison or some arithmetic). Every
-step of it is true, or follows from the numbers it states:
+(which objects are asked about, which picture first shows them clearly, in which square of a chessboard laid over it:
+in the words in which the base describes), understands (depths, sizes, gaps, bearings) and reasons (a comparison or some
+arithmetic). Every step of it is true, or follows from the numbers it states:
 
-    <think>I see bed view 2 (c4,2.1), lamp view 3 (f5,3.0), sofa view 2 (b6,0.8). Facing 40, sofa at 130, turn 90
-    right: back-right.</think><answer>B</answer>
+    <think>[{"label":"bed","square":"c4"},{"label":"lamp","square":"f5"},{"label":"sofa","square":"b6"}] Facing 40,
+    sofa at 130, turn 90 right: back-right.</think><answer>B</answer>
 
-A bearing is in degrees clockwise from where the first view looks, to the nearest ten. From a model, an answer is kept
-where it earns full marks for form and content, one a question.
+A bearing is in degrees clockwise from where the first picture looks, to the nearest ten. From a model, an answer is
+kept where it earns full marks for form and content, one a question.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from data.rooms.seeing import square
+from data.rooms.seeing import as_json, square
 from data.rooms.spatial import View, box_distance, box_gaps, framed_corners
 from nanoladder import checkpoint
 from nanoladder.common import (
@@ -58,7 +59,7 @@ class Settings:
 
 
 class Sights(View):
-    """A room as the views of one modality show it."""
+    """A room as the pictures of one modality show it."""
 
     def __init__(self, scene, data_type, size):
         self.frames = [frame for frame in scene["frames"] if frame["data_type"] == data_type]
@@ -67,26 +68,26 @@ class Sights(View):
         self.by_name = {o.category: o for o in self.named}
 
     def number(self, o):
-        """Of the first view that shows an object clearly, counted from 1."""
+        """Of the first picture that shows an object clearly, counted from 1."""
         return self.clear[o.id][0] + 1
 
-    def place(self, o):
-        """That view, the square of the chessboard that the object's middle is in, and metres ahead of the camera."""
-        number = self.number(o)
-        x1, y1, x2, y2 = self.frames[number - 1]["visible"][str(o.id)]["bbox"]
-        where = f"({square(((x1 + x2) / 2, (y1 + y2) / 2), self.size)},{self.depth(o):.1f})"
-        return where if self.alone else f"view {number} {where}"
-
-    def glimpse(self, o):
-        """Shorter than place, where many objects are spoken of."""
-        return self.place(o) if self.alone else f"view {self.number(o)}"
+    def see(self, objects, facts=("picture", "square")):
+        """Objects as the base describes them; one picture alone has no number."""
+        items = []
+        for o in objects:
+            number = self.number(o)
+            x1, y1, x2, y2 = self.frames[number - 1]["visible"][str(o.id)]["bbox"]
+            told = {"picture": number, "square": square(((x1 + x2) / 2, (y1 + y2) / 2), self.size)}
+            shown = [fact for fact in facts if not (fact == "picture" and self.alone)]
+            items.append({"label": o.category} | {fact: told[fact] for fact in shown})
+        return as_json(items)
 
     def depth(self, o):
-        """Metres ahead of that view's camera."""
+        """Metres ahead of that picture's camera."""
         return self.cameras[self.number(o) - 1].project([o.center])[1][0]
 
     def bearing(self, a, b):
-        """Degrees from a to b, clockwise from where the first view looks, to the nearest ten: 0 to 350."""
+        """Degrees from a to b, clockwise from where the first picture looks, to the nearest ten: 0 to 350."""
         way, right = np.subtract(b.center, a.center)[:2], self.cameras[0].rotation[0, :2]  # a camera is upright
         ahead = np.array([-right[1], right[0]])
         return round(np.degrees(np.arctan2(right @ way, ahead @ way)) / 10) * 10 % 360
@@ -97,18 +98,20 @@ class Sights(View):
 
 
 def absolute_distance(row, sights):
-    a, b = (sights.by_name[name] for name in row["asked"])
+    a, b = objects = [sights.by_name[name] for name in row["asked"]]
     plan, height = box_gaps(a, b)
-    return {"seen": _seen((a, b), sights), "plan": f"{plan:.2f}", "height": f"{height:.2f}"}
+    depths = ", ".join(f"{sights.depth(o):.1f}" for o in objects)
+    return {"seen": sights.see(objects), "depths": depths, "plan": f"{plan:.2f}", "height": f"{height:.2f}"}
 
 
 def object_size(row, sights):
     o = sights.by_name[row["asked"][0]]
-    return {"seen": _seen([o], sights), "sides": ", ".join(f"{100 * side:.0f}" for side in o.size)}
+    sides = ", ".join(f"{100 * side:.0f}" for side in o.size)
+    return {"seen": sights.see([o]), "depth": f"{sights.depth(o):.1f}", "sides": sides}
 
 
 def room_size(row, sights):
-    """The earliest two views that show opposite corners."""
+    """The earliest two pictures that show opposite corners."""
     framed = framed_corners(sights)
     first = [int(np.argmax(seen)) + 1 if seen.any() else len(framed) + 1 for seen in framed.T]
     pair = min((first[0], first[2]), (first[1], first[3]), key=max)
@@ -116,19 +119,16 @@ def room_size(row, sights):
 
 
 def object_count(row, sights):
-    """Every counted object at the first view that shows it clearly, and how many are new in each."""
-    views = {}
-    for o in sorted((o for o in sights.objects if o.category in row["asked"]), key=sights.number):
-        views.setdefault(sights.number(o), []).append(o.category)
-    seen = ". ".join(f"view {number} {', '.join(names)}" for number, names in views.items())
-    return {"seen": seen, "sum": " + ".join(str(len(names)) for names in views.values())}
+    """Every counted object at the first picture that shows it clearly, and how many are new in each."""
+    counted = sorted((o for o in sights.objects if o.category in row["asked"]), key=sights.number)
+    new = Counter(map(sights.number, counted))
+    return {"seen": sights.see(counted, ["picture"]), "sum": " + ".join(map(str, new.values()))}
 
 
 def relative_distance(row, sights):
-    target = sights.by_name[row["asked"][0]]
-    others = [sights.by_name[name] for name in _texts(row)]
-    gaps = ", ".join(f"{o.category} {sights.glimpse(o)} {box_distance(target, o):.1f}" for o in others)
-    return {"seen": _seen([target], sights), "gaps": gaps}
+    target, *others = [sights.by_name[name] for name in (row["asked"][0], *_texts(row))]
+    gaps = ", ".join(f"{o.category} {box_distance(target, o):.1f}" for o in others)
+    return {"seen": sights.see([target, *others], ["square"] if sights.alone else ["picture"]), "gaps": gaps}
 
 
 def relative_direction(row, sights):
@@ -138,45 +138,41 @@ def relative_direction(row, sights):
     right = (there - ahead) % 360
     turn = f"{right} right" if right <= 180 else f"{360 - right} left"
     names = dict(zip(("stand", "face", "target"), row["asked"]))
-    return names | {"seen": _seen(objects, sights), "ahead": ahead, "there": there, "turn": turn}
+    return names | {"seen": sights.see(objects), "ahead": ahead, "there": there, "turn": turn}
 
 
 def appearance_order(row, sights):
-    """The views that first show each clearly, in the order they are asked in: to be sorted."""
-    return {"seen": ", ".join(f"{name} {sights.glimpse(sights.by_name[name])}" for name in row["asked"])}
-
-
-def _seen(objects, sights):
-    return ", ".join(f"{o.category} {sights.place(o)}" for o in objects)
+    """The pictures that first show each clearly, in the order they are asked in: to be sorted."""
+    return {"seen": sights.see([sights.by_name[name] for name in row["asked"]], ["picture"])}
 
 
 THOUGHTS = {
     "absolute distance": (absolute_distance, (
-        "I see {seen}. {plan} on the floor, {height} in z = {answer}.",
-        "{seen}: in x and y {plan}, in z {height}, so {answer}.",
+        "{seen} Depths {depths}. {plan} on the floor, {height} in z = {answer}.",
+        "{seen} at depths {depths}: in x and y {plan}, in z {height}, so {answer}.",
     )),
     "object size": (object_size, (
-        "I see {seen}. The sides are {sides}, the longest {answer}.",
-        "{seen}: x, y, z = {sides}, so {answer}.",
+        "{seen} Depth {depth}. The sides are {sides}, the longest {answer}.",
+        "{seen} at depth {depth}: x, y, z = {sides}, so {answer}.",
     )),
     "room size": (room_size, (
-        "I see opposite corners in view {a} and {b}. The sides are {sides} = {answer}.",
-        "In view {a} and {b} are opposite corners, so the size is {sides} = {answer}.",
+        "I see opposite corners in picture {a} and {b}. The sides are {sides} = {answer}.",
+        "In picture {a} and {b} are opposite corners, so the size is {sides} = {answer}.",
     )),
     "object count": (object_count, (
-        "I see in {seen}. {sum} = {answer}.",
+        "{seen} {sum} = {answer}.",
         "First in {seen}. There are {sum} = {answer}.",
     )),
     "relative distance": (relative_distance, (
-        "I see {seen}. Distance {gaps}. The closest is {answer}.",
-        "{seen}, from there {gaps}, so {answer}.",
+        "{seen} Distance {gaps}. The closest is {answer}.",
+        "{seen} from there {gaps}, so {answer}.",
     )),
     "relative direction": (relative_direction, (
-        "I see {seen}. Facing {ahead}, {target} at {there}, turn {turn}: {answer}.",
-        "{seen}: from {stand} to {face} {ahead}, to {target} {there}, {turn}, so {answer}.",
+        "{seen} Facing {ahead}, {target} at {there}, turn {turn}: {answer}.",
+        "{seen} from {stand} to {face} {ahead}, to {target} {there}, {turn}, so {answer}.",
     )),
     "appearance order": (appearance_order, (
-        "I see {seen}. The order is {answer}.",
+        "{seen} The order is {answer}.",
         "First {seen}, so {answer}.",
     )),
 }  # fmt: skip
