@@ -143,8 +143,8 @@ STAGES = {
 PREPARE = {
     "0": (["--seeing"], 0),
     "1": ([], 0),
-    "2": (["--held-out", "130", "--questions", "8"], 1 / 4),
-    "cold": (["--held-out", "130", "--questions", "8", "--traces", "1255"], 1 / 4),  # the paper's number of traces
+    "2": (["--held-out", "200", "--questions", "8"], 1 / 4),
+    "cold": (["--held-out", "200", "--questions", "8", "--traces", "1255"], 1 / 4),  # the paper's number of traces
 }
 CUDA = dict(preset="small", batch_size=128, micro_batch_size=None, amp=True, compile=True, workers=12, eval_rows=1000,
             eval_every=1000, save_every=1000)  # fmt: skip

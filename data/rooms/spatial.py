@@ -9,7 +9,7 @@ Phrasing after VSI-Bench (arXiv 2412.14171), types and fields after SpatialLadde
 """
 
 from collections import Counter
-from itertools import combinations, permutations
+from itertools import combinations, permutations, zip_longest
 
 import numpy as np
 
@@ -132,11 +132,12 @@ def _draw(rng, items, most):
 
 
 def _draw_answers(rng, facts, most):
-    """Up to `most` facts, each of another answer's stratum where there are as many: rare answers are what is scarce."""
+    """Up to `most` facts, each stratum of answers in its turn: rare answers are what is scarce."""
     strata = {}
     for fact in _draw(rng, facts, len(facts)):
         strata.setdefault(stratum(fact), []).append(fact)
-    return [group[0] for group in _draw(rng, sorted(strata.values(), key=lambda g: str(stratum(g[0]))), most)]
+    piles = _draw(rng, sorted(strata.values(), key=lambda pile: str(stratum(pile[0]))), len(strata))
+    return [fact for turn in zip_longest(*piles) for fact in turn if fact][:most]
 
 
 def _fact(kind, asked, answer, **more):
