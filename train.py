@@ -134,8 +134,8 @@ STAGES = {
     # Short, for it teaches a form more than a skill; direct answers and boxes are replayed, so that neither is lost.
     # What is held out is asked to think first.
     "cold": dict(init="runs/stage2", data="datasets/rooms-spatial", images=3200, out="runs/cold", steps=120,
-                 batch_size=8, warmup=20, mix="cold=0.7,localization=0.1,single_image=0.1,multi_view=0.05,video=0.05",
-                 eval_rows=100, eval_every=1000),
+                 batch_size=8, lr=4e-3, warmup=20, eval_rows=100, eval_every=1000,
+                 mix="cold=0.7,localization=0.1,single_image=0.1,multi_view=0.05,video=0.05"),
     # None: each rung's own.
     "all": dict(out="runs/ladder", data=None, steps=None, eval_rows=100),
 }  # fmt: skip
