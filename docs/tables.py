@@ -8,13 +8,12 @@ import json
 import re
 from pathlib import Path
 
+from nanoladder.evaluate import BENCHMARKS
+from nanoladder.tables import percent
+
 ROOT = Path(__file__).parent.parent
 MARKED = re.compile(r"(<!-- (\w+) (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
-BENCHMARKS = ("rooms-si", "rooms-mv", "rooms-video")
-
-
-def percent(value):
-    return "" if value is None else f"{100 * value:.1f}"
+SPATIAL = tuple(BENCHMARKS.values())
 
 
 def markdown(columns, rows):
@@ -49,7 +48,7 @@ def spatial(scores):
     """Every spatial benchmark, beside what not looking earns."""
     rows, beside = [], ("constant", "shuffled")
     for twin in ("", "-ood"):
-        own = {name + twin: scores[name + twin] for name in BENCHMARKS}
+        own = {name + twin: scores[name + twin] for name in SPATIAL}
         low_high = scores["intervals"]["overall" + twin]
         own[f"**overall{twin}**"] = {"avg": scores["overall" + twin], "interval": low_high} | {
             name: sum(entry[name] for entry in own.values()) / len(own) for name in beside
@@ -63,12 +62,12 @@ def spatial(scores):
 def types(scores):
     """Every type of question: the score, and what the best constant and other rows' pictures earn."""
     found = {}
-    for name in BENCHMARKS:
+    for name in SPATIAL:
         for kind, entry in scores[name]["types"].items():
             cell = f"{percent(entry['accuracy'])} ({percent(entry['constant'])}, {percent(entry['shuffled'])})"
             found.setdefault(kind, {})[name] = cell
-    rows = [(kind, *(cells.get(name, "") for name in BENCHMARKS)) for kind, cells in sorted(found.items())]
-    return markdown(("score (best constant, shuffled images)", *BENCHMARKS), rows)
+    rows = [(kind, *(cells.get(name, "") for name in SPATIAL)) for kind, cells in sorted(found.items())]
+    return markdown(("score (best constant, shuffled images)", *SPATIAL), rows)
 
 
 def rewritten(text):

@@ -343,14 +343,20 @@ def prompt_text(row):
 
 
 def target_text(row, image_config):
-    """What the assistant should say: the answer itself, a trace that ends in it, or boxes as JSON, label before box.
+    """What the assistant should say: a trace that ends in the answer, boxes as JSON, an option and its letter, or the
+    answer itself.
 
-    >>> target_text(row, image_config)
-    '[{"label":"chair","bbox_2d":[12,34,56,78]}]'
+    Boxes have the label first and a choice the option, for what comes next is found by it: a small model learns to
+    say which, and to find the letter before what it said, but not to say the letter at once (README, chapter 3).
+
+    >>> target_text(row, image_config), target_text(choice, image_config)
+    ('[{"label":"chair","bbox_2d":[12,34,56,78]}]', 'sofa (B)')
     """
-    if not row.is_localization:
-        return row.solution or row.answer
-    return json.dumps(boxes_in_input(row, image_config), separators=(",", ":"))
+    if row.is_localization:
+        return json.dumps(boxes_in_input(row, image_config), separators=(",", ":"))
+    if row.options and not row.solution:
+        return f"{row.options[ascii_uppercase.index(row.answer)][3:]} ({row.answer})"
+    return row.solution or row.answer
 
 
 # ---------------------------------------------------------------- rows to tensors

@@ -112,13 +112,16 @@ def exact_match(text, truth):
 def parse_choice(text, options):
     """Letter of the chosen option, or None where the answer is none or more than one of them.
 
-    >>> [parse_choice(text, ("A. bed", "B. chair")) for text in ("B", "(b)", "b.", "B. chair", "A or B", "B. bed")]
-    ['B', 'B', 'B', 'B', None, None]
+    >>> said = ("B", "(b)", "b.", "B. chair", "chair (B)", "A or B", "B. bed", "bed (B)")
+    >>> [parse_choice(text, ("A. bed", "B. chair")) for text in said]
+    ['B', 'B', 'B', 'B', 'B', None, None, None]
     """
-    found = re.fullmatch(r"\(?([a-z])(?:\)|[.:]|\)[.:])?(?:\s+(.+?))?\.?", text.strip().lower(), re.DOTALL)
+    said = text.strip().lower()
+    found = re.fullmatch(r"\(?(?P<letter>[a-z])(?:\)|[.:]|\)[.:])?(?:\s+(?P<words>.+?))?\.?", said, re.DOTALL)
+    behind = re.fullmatch(r"(?P<words>.+?)\s*\((?P<letter>[a-z])\)\.?", said, re.DOTALL)
     for option in options:
         letter, words = option.lower().split(". ", 1)
-        if found and found[1] == letter and found[2] in (None, words):
+        if any(way and way["letter"] == letter and way["words"] in (None, words) for way in (found, behind)):
             return letter.upper()
     return None
 

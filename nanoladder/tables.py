@@ -235,7 +235,7 @@ def extras(scores):
         entropy, look = entry.get("semantic_entropy"), entry.get("attention", {})
         if entropy is not None or look:
             rows.append((name, "" if entropy is None else f"{entropy:.3f}",
-                         _percent(look.get("inside")), _percent(look.get("area"))))  # fmt: skip
+                         percent(look.get("inside")), percent(look.get("area"))))  # fmt: skip
     columns = ("", "entropy, nats", "in boxes, %", "their area, %")
     return [Table("semantic entropy, attention", columns, rows)] if rows else []
 
@@ -262,7 +262,7 @@ def overview(scores):
     """The table of all spatial benchmarks together, in a list; an empty one where none was scored."""
     averages = [(name, entry["avg"], entry["interval"], entry) for name, entry in spatial(scores).items()]
     averages += [(name, scores[name], low_high, {}) for name, low_high in scores.get("intervals", {}).items()]
-    rows = [(name, _percent(entry.get("nq")), _percent(entry.get("mcq")), _percent(score), _range(low_high))
+    rows = [(name, percent(entry.get("nq")), percent(entry.get("mcq")), percent(score), _range(low_high))
             for name, score, low_high, entry in averages]  # fmt: skip
     return [Table("spatial benchmarks, %", ("", "NQ", "MCQ", "average", "95 %"), rows)] if rows else []
 
@@ -284,29 +284,30 @@ def _paper_table(title, summary):
         shown = [kind for kind in types if kinds and kind in kinds]
         for kind in shown:
             t = types[kind]
-            rows.append((kind, _percent(t["accuracy"]), _range(t["interval"]),
-                         *(_percent(t.get(b)) for b in beside), str(t["n"])))  # fmt: skip
+            rows.append((kind, percent(t["accuracy"]), _range(t["interval"]),
+                         *(percent(t.get(b)) for b in beside), str(t["n"])))  # fmt: skip
         if shown or kinds is None:
             low_high = summary["interval" if kinds is None else f"{key}_interval"]
             n = sum(t["n"] for kind, t in types.items() if kinds is None or kind in kinds)
-            rows.append((name, _percent(summary[key]), _range(low_high),
-                         *(_percent(macro(types, b, kinds)) for b in beside), str(n)))  # fmt: skip
-    rows.append(("mean over rows (micro)", _percent(summary["micro"]), "", *("" for _ in beside), str(summary["n"])))
+            rows.append((name, percent(summary[key]), _range(low_high),
+                         *(percent(macro(types, b, kinds)) for b in beside), str(n)))  # fmt: skip
+    rows.append(("mean over rows (micro)", percent(summary["micro"]), "", *("" for _ in beside), str(summary["n"])))
     if "format" in summary:
-        rows.append(("valid form", _percent(summary["format"]), "", *("" for _ in beside), str(summary["n"])))
+        rows.append(("valid form", percent(summary["format"]), "", *("" for _ in beside), str(summary["n"])))
     return Table(f"{title}, %", ("", "score", "95 %", *beside, "n"), rows)
 
 
 def _benchmark_table(title, summary):
     """Tasks of a real benchmark, the parts that its authors tell apart, and its averages."""
-    rows = [(task, _percent(t["score"]), "", str(t["n"])) for task, t in summary["tasks"].items()]
+    rows = [(task, percent(t["score"]), "", str(t["n"])) for task, t in summary["tasks"].items()]
     parts = [name for name, value in summary.items() if isinstance(value, float) and name != "average"]
-    rows += [(name, _percent(summary[name]), "", "") for name in parts]
-    rows.append(("average", _percent(summary["average"]), _range(summary["interval"]), str(summary["n"])))
+    rows += [(name, percent(summary[name]), "", "") for name in parts]
+    rows.append(("average", percent(summary["average"]), _range(summary["interval"]), str(summary["n"])))
     return Table(f"{title}, %", ("", "score", "95 %", "n"), rows)
 
 
-def _percent(value):
+def percent(value):
+    """A share as text, in percent; "" for None."""
     return "" if value is None else f"{100 * value:.1f}"
 
 

@@ -31,6 +31,7 @@ from nanoladder.dataset import (
 )
 from nanoladder.image import ImageConfig
 from nanoladder.model import PRESETS, Qwen2_5_VL
+from nanoladder.rewards import read_answer
 from nanoladder.tokenizer import Tokenizer
 
 CONFIG = ImageConfig(patch_size=8, coordinates=True)
@@ -148,6 +149,11 @@ def test_missing_and_empty_files(tmp_path):
     (tmp_path / "rows.jsonl").write_text("")
     with pytest.raises(UserError, match="no rows"):
         read_rows(tmp_path / "rows.jsonl")
+
+
+def test_a_choice_says_its_option_and_then_the_letter(tmp_path):
+    rows = read_rows(folder_with(tmp_path, CHOICE))
+    assert target_text(rows[0], CONFIG) == "lamp (B)" and read_answer("lamp (B)", rows[0]) == rows[0].answer
 
 
 def test_boxes_are_rescaled_with_the_image(tmp_path):

@@ -73,7 +73,8 @@ def test_exact_match():
 @pytest.mark.parametrize("text, letter", [
     ("B", "B"), ("(B)", "B"), ("b.", "B"), ("B. chair", "B"), ("(b) chair.", "B"), (" B: Chair\n", "B"), ("D", "D"),
     ("A or B", None), ("A, B", None), ("AB", None), ("B. bed", None), ("E", None), ("", None), ("bed", None),
-    ("A. bed B. chair C. lamp D. arm chair", None), ("a chair", None), ("D. arm chair", "D"),
+    ("A. bed B. chair C. lamp D. arm chair", None), ("a chair", None), ("D. arm chair", "D"), ("chair (B)", "B"),
+    ("Arm chair (d).", "D"), ("bed (B)", None), ("chair (E)", None), ("chair (B) (B)", None), ("chair ()", None),
 ])  # fmt: skip
 def test_one_choice_is_read_whatever_its_form(text, letter):
     assert parse_choice(text, ("A. bed", "B. chair", "C. lamp", "D. arm chair")) == letter

@@ -22,7 +22,7 @@ from nanoladder.tokenizer import Tokenizer
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", "train.py"]
 TINY = ["--steps", "6", "--batch-size", "4", "--micro-batch-size", "2", "--eval-rows", "12", "--eval-every", "1000",
-        "--save-every", "2", "--init", "scratch", "--no-compile", "--no-amp", "--preset", "nano",
+        "--save-every", "2", "--init", "scratch", "--no-freeze-vision", "--no-compile", "--no-amp", "--preset", "nano",
         "--workers", "0"]  # fmt: skip
 
 
@@ -98,6 +98,14 @@ def test_words_a_run_never_says_keep_their_embeddings(rooms, tmp_path):
         ["<", ">", "A", "think", " meters", " left"], ["0", "9", '[{"label":"', " the", "Locate"]))  # fmt: skip
     assert torch.equal(before[unsaid], after[unsaid])
     assert (before[said] != after[said]).any(1).all()
+
+
+def test_a_frozen_eye_stays_as_it_is_and_the_decoder_learns(finished, rooms, tmp_path):
+    run(rooms, tmp_path / "out", "--init", str(finished), "--freeze-vision")
+    before, after = weights(finished), weights(tmp_path / "out")
+    assert {name for name in before if torch.equal(before[name], after[name])} == {
+        name for name in before if name.startswith("visual.")
+    }
 
 
 def test_pictures_with_one_asked_object_are_left_out_of_stage_1(rooms):
@@ -229,6 +237,7 @@ def test_the_loss_does_not_depend_on_how_a_batch_is_split(rooms, tmp_path):
     (["--shard"], "needs several ranks"),
     (["--lora-rank", "2", "--lora-targets", "nose"], "LoRA targets nose"),
     (["--init", "nowhere"], "nowhere"),
+    (["--freeze-vision"], "no eye yet"),
 ])  # fmt: skip
 def test_refusals_come_before_anything_is_written(rooms, tmp_path, flags, complaint):
     with pytest.raises(ValueError, match=complaint):
