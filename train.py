@@ -130,7 +130,7 @@ STAGES = {
     # The boxes of stage 1 are mixed in, or they would be forgotten. A box takes ten times as many tokens as a choice:
     # an eighth of the sequences is half of what is learned from. The eye has seen enough: what is new is to compare.
     # Views and videos cost several times as much as a picture and ask for the same and more: so they come late.
-    "2": dict(init="runs/stage1", data="datasets/rooms-spatial", images=6400, out="runs/stage2", steps=1000, late=0.65,
+    "2": dict(init="runs/stage1", data="datasets/rooms-spatial", images=6400, out="runs/stage2", steps=800, late=0.65,
               micro_batch_size=4, questions=8, mix="localization=0.125,single_image=0.4,multi_view=0.25,video=0.225",
               freeze_vision=True, eval_rows=500, eval_every=250),
     # Short, for it teaches a form more than a skill; direct answers and boxes are replayed, so that neither is lost.
@@ -311,9 +311,14 @@ def train(s, runtime, run, losses, dataset, shares, score):
     micro = s.micro_batch_size
     accumulation = s.batch_size // (micro * runtime.world)
     mine = []
+
+    def size(item):
+        group = dataset.groups[item[1]]
+        return len(group[0].images), min(len(group), item[2])
+
     for at in range(step * s.batch_size, len(order), s.batch_size):
-        # Sequences of as many pictures go together, so that little is padded; every rank gets its share of the long.
-        alike = sorted(order[at : at + s.batch_size], key=lambda item: len(dataset.groups[item[1]][0].images))
+        # Sequences of like length go together, so that little is padded; every rank gets its share of the long.
+        alike = sorted(order[at : at + s.batch_size], key=size)
         own = alike[runtime.rank :: runtime.world]
         mine += [own[k : k + micro] for k in range(0, len(own), micro)]
     loader = iter(DataLoader(dataset, batch_sampler=mine, collate_fn=collate, num_workers=s.workers,

@@ -43,7 +43,7 @@ from nanoladder.rewards import parse_motion, parse_thought
 IGNORE_INDEX = -100  # labels without a loss, as torch.nn.functional.cross_entropy has it
 DATA_TYPES = ("single_image", "multi_view", "video")
 SETS = ("multi_view", "video")  # of these, those that show several pictures
-# question_types answered by a letter; "choice" is any that only a benchmark asks, told apart by its task
+# question_types with options to choose from; "choice" is any that only a benchmark asks, told apart by its task
 CHOICES = ("relative distance", "relative direction", "appearance order", "route planning", "choice", "pick")
 NUMBERS = ("object size", "room size", "object count", "absolute distance")  # in cm, m^2, pieces, m
 MOTION = "view change"  # how the camera moved between two views: metres and degrees along five axes
@@ -332,30 +332,30 @@ def prompt_text(row):
     """What the user asks: the question, its options, in which form to answer, and whether to think first.
 
     >>> prompt_text(row)
-    'Which is nearest to the bed?\\nOptions: A. lamp B. sofa C. desk\\nAnswer with the letter.'
+    'Which is nearest to the bed?\\nOptions: A. lamp B. sofa C. desk\\nAnswer with one option.'
     """
     lines = [row.question]
     if row.options:
-        lines += [f"Options: {' '.join(row.options)}", "Answer with the letter."]
+        lines += [f"Options: {' '.join(row.options)}", "Answer with one option."]
     if row.question_type in NUMBERS:
         lines.append("Answer with a number.")
     return "\n".join([*lines, THINK] if row.think else lines)
 
 
 def target_text(row, image_config):
-    """What the assistant should say: a trace that ends in the answer, boxes as JSON, an option and its letter, or the
-    answer itself.
+    """What the assistant should say: a trace that ends in the answer, boxes as JSON, the words of the right option, or
+    the answer itself.
 
-    Boxes have the label first and a choice the option, for what comes next is found by it: a small model learns to
-    say which, and to find the letter before what it said, but not to say the letter at once (README, chapter 3).
+    Boxes have the label first, for the place is found by it. A choice is answered in words: a small model learns which
+    long before it learns what letter stands before that (README, chapter 3), and rewards.parse_choice reads both.
 
     >>> target_text(row, image_config), target_text(choice, image_config)
-    ('[{"label":"chair","bbox_2d":[12,34,56,78]}]', 'sofa (B)')
+    ('[{"label":"chair","bbox_2d":[12,34,56,78]}]', 'sofa')
     """
     if row.is_localization:
         return json.dumps(boxes_in_input(row, image_config), separators=(",", ":"))
     if row.options and not row.solution:
-        return f"{row.options[ascii_uppercase.index(row.answer)][3:]} ({row.answer})"
+        return row.options[ascii_uppercase.index(row.answer)][3:]
     return row.solution or row.answer
 
 

@@ -112,18 +112,20 @@ def exact_match(text, truth):
 def parse_choice(text, options):
     """Letter of the chosen option, or None where the answer is none or more than one of them.
 
-    >>> said = ("B", "(b)", "b.", "B. chair", "chair (B)", "A or B", "B. bed", "bed (B)")
+    >>> said = ("B", "(b)", "b.", "B. chair", "chair (B)", "chair", "A or B", "B. bed", "a chair")
     >>> [parse_choice(text, ("A. bed", "B. chair")) for text in said]
-    ['B', 'B', 'B', 'B', 'B', None, None, None]
+    ['B', 'B', 'B', 'B', 'B', 'B', None, None, None]
     """
-    said = text.strip().lower()
-    found = re.fullmatch(r"\(?(?P<letter>[a-z])(?:\)|[.:]|\)[.:])?(?:\s+(?P<words>.+?))?\.?", said, re.DOTALL)
+    said, meant = text.strip().lower(), []
+    before = re.fullmatch(r"\(?(?P<letter>[a-z])(?:\)|[.:]|\)[.:])?(?:\s+(?P<words>.+?))?\.?", said, re.DOTALL)
     behind = re.fullmatch(r"(?P<words>.+?)\s*\((?P<letter>[a-z])\)\.?", said, re.DOTALL)
     for option in options:
         letter, words = option.lower().split(". ", 1)
-        if any(way and way["letter"] == letter and way["words"] in (None, words) for way in (found, behind)):
+        if any(way and way["letter"] == letter and way["words"] in (None, words) for way in (before, behind)):
             return letter.upper()
-    return None
+        if said.rstrip(".") == words.rstrip("."):
+            meant.append(letter.upper())
+    return meant[0] if len(meant) == 1 else None
 
 
 LENGTHS = {  # metres

@@ -72,12 +72,18 @@ def test_exact_match():
 
 @pytest.mark.parametrize("text, letter", [
     ("B", "B"), ("(B)", "B"), ("b.", "B"), ("B. chair", "B"), ("(b) chair.", "B"), (" B: Chair\n", "B"), ("D", "D"),
-    ("A or B", None), ("A, B", None), ("AB", None), ("B. bed", None), ("E", None), ("", None), ("bed", None),
-    ("A. bed B. chair C. lamp D. arm chair", None), ("a chair", None), ("D. arm chair", "D"), ("chair (B)", "B"),
-    ("Arm chair (d).", "D"), ("bed (B)", None), ("chair (E)", None), ("chair (B) (B)", None), ("chair ()", None),
+    ("A or B", None), ("A, B", None), ("AB", None), ("B. bed", None), ("E", None), ("", None), ("bed", "A"),
+    ("A. bed B. chair C. lamp D. arm chair", None), ("a chair", None), ("D. arm chair", "D"),
+    ("Arm chair.", "D"), ("bed or chair", None), ("chair (B)", "B"), ("Arm chair (d).", "D"), ("bed (B)", None),
+    ("chair (E)", None), ("chair (B) (B)", None), ("chair ()", None),
 ])  # fmt: skip
 def test_one_choice_is_read_whatever_its_form(text, letter):
     assert parse_choice(text, ("A. bed", "B. chair", "C. lamp", "D. arm chair")) == letter
+
+
+def test_words_that_two_options_share_are_no_answer():
+    assert parse_choice("bed", ("A. bed", "B. bed")) is None and parse_choice("b. bed", ("A. bed", "B. bed")) == "B"
+    assert parse_choice("b", ("A. b", "B. c")) == "B"  # a letter is a letter first
 
 
 @pytest.mark.parametrize("text, kind, value", [

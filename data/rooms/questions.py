@@ -78,7 +78,7 @@ VOCABULARY = tuple(
         ("What is the distance between", "and the wall in meters? Measured from the closest points."),
         ("If I am standing by", "and facing it, is it to my front-left, front-right, back-left or back-right?"),
         ("What is the length of the longest dimension of", "in centimeters? Answer with a number."),
-        ("Which of these objects is closest to", "? Options: A. B. C. D. Answer with the letter."),
+        ("Which of these objects is closest to", "? Options: A. B. C. D. Answer with one option."),
         ("What is the size of this room with", "in square meters? What will be the first-time appearance order?"),
         ("<think>I see", "view 3 (c4,2.1), so it is larger, smaller, nearer, therefore</think><answer>A</answer>"),
         ("In x, y and z from", "on the floor. Facing 40, at 130, turn 90 right: back-left. Distance 0.5. The order is"),

@@ -101,7 +101,7 @@ def seeing_rows(sight, rng):
 
     "describe" is what stage 1 builds on: the same few facts about several objects, in any order, so that an object has
     to be found once behind its label whatever is said of it next, and however far behind. "pick" teaches the form of
-    most questions of stage 2, a letter for an answer, on what is seen at a glance.
+    most questions of stage 2, a choice, on what is seen at a glance.
     """
     sheet = Sheet(rng)
     ask, draw = sheet.ask, sheet.draw
