@@ -90,7 +90,7 @@ class Sheet:
         self.rows.append({"question": question, "answer": answer, "question_type": kind} | more)
 
     def pick(self, question, right, wrong):
-        """A choice of up to four; its answer is a letter."""
+        """A choice of up to four; `answer` holds its letter."""
         texts = self.draw([right, *self.draw(wrong, 3)], 4)
         options = [f"{letter}. {text}" for letter, text in zip("ABCD", texts)]
         self.ask("pick", question, "ABCD"[texts.index(right)], options)
