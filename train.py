@@ -16,6 +16,7 @@ Caveat: a GPU adds in another order each time, so there a resumed run is equal o
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -25,8 +26,10 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader
 
-from data.rooms.questions import NAMES, VOCABULARY
+from data.rooms.questions import LOCATE, NAMES, SHELL
 from data.rooms.seeing import BOARD, DEPTHS
+from data.rooms.spatial import PHRASES, SECTORS
+from data.rooms.traces import THOUGHTS
 from nanoladder import checkpoint, parallel
 from nanoladder.common import (
     RunFolder,
@@ -50,6 +53,7 @@ from nanoladder.dataset import (
     DATA_TYPES,
     FILES,
     IGNORE_INDEX,
+    THINK,
     Dataset,
     attention_mask,
     collate,
@@ -69,6 +73,7 @@ from nanoladder.model import PRESETS, Qwen2_5_VL
 from nanoladder.muon import Muon
 from nanoladder.preview import explain
 from nanoladder.report import write_report
+from nanoladder.rewards import in_tags
 from nanoladder.tokenizer import Tokenizer
 
 
@@ -89,7 +94,7 @@ class Settings:
     images: int = setting(10_000, "training rooms to make where the data is missing")
     out: str = setting("runs/stage1", "run folder")
     resume: bool = setting(False, "go on where the run in --out was killed, with that run's settings")
-    steps: int = setting(1350, "optimizer steps")
+    steps: int = setting(1000, "optimizer steps")
     batch_size: int = setting(16, "sequences (sets of images with their questions) a step, over all ranks")
     micro_batch_size: int | None = setting(None, "sequences a forward pass; default a rank's whole share of the batch")
     questions: int = setting(4, "questions a sequence, at most")
@@ -130,12 +135,12 @@ STAGES = {
     # The boxes of stage 1 are mixed in, or they would be forgotten. A box takes ten times as many tokens as a choice:
     # an eighth of the sequences is half of what is learned from. The eye has seen enough: what is new is to compare.
     # Views and videos cost several times as much as a picture and ask for the same and more: so they come late.
-    "2": dict(init="runs/stage1", data="datasets/rooms-spatial", images=6400, out="runs/stage2", steps=800, late=0.65,
+    "2": dict(init="runs/stage1", data="datasets/rooms-spatial", images=9600, out="runs/stage2", steps=1000, late=0.65,
               micro_batch_size=4, questions=8, mix="localization=0.125,single_image=0.4,multi_view=0.25,video=0.225",
               freeze_vision=True, eval_rows=500, eval_every=250),
     # Short, for it teaches a form more than a skill; direct answers and boxes are replayed, so that neither is lost.
     # What is held out is asked to think first.
-    "cold": dict(init="runs/stage2", data="datasets/rooms-spatial", images=6400, out="runs/cold", steps=160,
+    "cold": dict(init="runs/stage2", data="datasets/rooms-spatial", images=9600, out="runs/cold", steps=160,
                  batch_size=8, lr=4e-3, warmup=20, freeze_vision=True, eval_rows=100, eval_every=1000,
                  mix="cold=0.65,localization=0.15,single_image=0.1,multi_view=0.05,video=0.05"),
     # None: each rung's own.
@@ -159,6 +164,7 @@ GPU = {
 # SpatialLadder's own settings (section 4 of the paper): AdamW, 16 samples a step, one at a time to save memory.
 QWEN = dict(lr=1e-5, muon_lr=0.0, batch_size=16, micro_batch_size=1, recompute=True, compile=False,
             freeze_vision=False)  # fmt: skip
+OBJECT_WEIGHT = 4.0  # in the dense loss: 30 % of object cells named after six minutes of a core, without it 24 %
 VAL_ROWS = 200  # validation rows of a score during training, all kinds together
 
 
@@ -195,16 +201,7 @@ def build(s, runtime, texts):
         if s.freeze_vision:
             raise UserError("--init scratch has no eye yet to keep: add --no-freeze-vision")
         tokenizer = Tokenizer.train(texts)
-        config = dataclasses.replace(
-            PRESETS[s.preset],
-            vocab_size=len(tokenizer),
-            image_token_id=tokenizer.image_id,
-            video_token_id=tokenizer.video_id,
-            vision_start_token_id=tokenizer.vision_start_id,
-            vision_end_token_id=tokenizer.vision_end_id,
-            eos_token_id=tokenizer.im_end_id,
-            pad_token_id=tokenizer.pad_id,
-        )
+        config = speaking(PRESETS[s.preset], tokenizer)
         model = Qwen2_5_VL(config).to(runtime.device)
         image_config = ImageConfig(config.vision.patch_size, coordinates=config.vision.in_channels > 3)
     else:
@@ -212,6 +209,9 @@ def build(s, runtime, texts):
         dtype = torch.bfloat16 if s.lora_rank and s.amp and not s.shard else torch.float32  # frozen ones need no more
         model, _ = checkpoint.load(folder, dtype, runtime.device)
         tokenizer, image_config = Tokenizer.load(folder), checkpoint.load_image_config(folder)
+        if s.stage == "0" and s.model is None:  # the base makes the words of all rungs, in every sitting
+            known, tokenizer = tokenizer, Tokenizer.train(texts)
+            model = translate(model, known, tokenizer).to(runtime.device)
     if s.blind:  # no contrast: every pixel is the mean's, to one part in a billion; kept in the checkpoint
         image_config = dataclasses.replace(image_config, std=(1e9,) * 3)
     if s.lora_rank:
@@ -223,6 +223,31 @@ def build(s, runtime, texts):
         model.visual.encode = torch.compile(model.visual.encode, dynamic=True)
         model.model.compile(dynamic=True)
     return model, tokenizer, image_config
+
+
+def speaking(config, tokenizer):
+    """The config of a model of the tokenizer's vocabulary."""
+    return dataclasses.replace(
+        config,
+        vocab_size=len(tokenizer),
+        image_token_id=tokenizer.image_id,
+        video_token_id=tokenizer.video_id,
+        vision_start_token_id=tokenizer.vision_start_id,
+        vision_end_token_id=tokenizer.vision_end_id,
+        eos_token_id=tokenizer.im_end_id,
+        pad_token_id=tokenizer.pad_id,
+    )
+
+
+def translate(model, old, new):
+    """The model in another vocabulary: a token of both keeps its embedding, a new one starts as the mean of the
+    old ones that spell it."""
+    other, weights = Qwen2_5_VL(speaking(model.config, new)), model.state_dict()
+    pieces = [old.pieces(new, i) for i in range(len(new))]
+    for name in {"model.embed_tokens.weight", "lm_head.weight"} & weights.keys():
+        weights[name] = torch.stack([weights[name][ids].mean(0) for ids in pieces])
+    other.load_state_dict(weights)
+    return other
 
 
 def make_optimizers(model, s):
@@ -249,12 +274,13 @@ class Losses(nn.Module):
     The dense loss reads every image token through the final norm and the head, as if it were the decoder's last
     state, and asks it four things, each by share of its cell: the letter and the digit of its square, were a
     chessboard laid over the picture, the names of what it shows, and a letter for how far that is. It needs no
-    parameters of its own and pulls what the eye says towards the words for it. Stage 0 only: it stands in for the
-    pretraining that SpatialLadder's vision tower came with.
+    parameters of its own and pulls what the eye says towards the words for it. A cell full of an object counts
+    OBJECT_WEIGHT times more for its name than one of bare wall, for most are bare. Stage 0 only: it stands in for
+    the pretraining that SpatialLadder's vision tower came with.
 
-    words: the dense loss's token ids, one tensor for each thing asked. said: bool [V], the tokens that the run's texts
-    hold; None for all. The softmax would push all others, which rungs above need, into one direction, and a model
-    can't learn to write what it can't tell apart: so those stay as they are.
+    words: the dense loss's token ids, {what is asked: tensor}, "names" among them. said: bool [V], the tokens that
+    the run's texts hold; None for all. The softmax would push all others, which rungs above need, into one direction,
+    and a model can't learn to write what it can't tell apart: so those stay as they are.
     """
 
     def __init__(self, model, dense, words, said=None):
@@ -278,9 +304,13 @@ class Losses(nn.Module):
         if self.dense:
             # Among their words alone: a softmax over all would push the others, unasked yet, into one direction.
             state = model.model.norm(image_embeds)
-            for ids, target in zip(self.words, batch["dense_targets"].split([len(ids) for ids in self.words], dim=1)):
+            targets = batch["dense_targets"].split([len(ids) for ids in self.words.values()], dim=1)
+            for (kind, ids), target in zip(self.words.items(), targets):
                 said = F.linear(state, model.lm_head.weight[ids]).float().log_softmax(-1)  # [image tokens, words]
-                dense_loss = dense_loss - (target * said).sum(-1).mean()
+                missed = -(target * said).sum(-1)
+                bare = target[:, : len(SHELL)].sum(-1) if kind == "names" else 1
+                weight = torch.ones_like(missed) + OBJECT_WEIGHT * (1 - bare)
+                dense_loss = dense_loss + (weight * missed).sum() / weight.sum()
         return text_loss, dense_loss
 
 
@@ -413,8 +443,10 @@ def main(argv):
         group for group in dataset.groups if group[0].kind != "localization" or objects_asked(group) >= s.min_objects
     ]
     explain(s, dataset, model, tokenizer, runtime.say)
-    words = [*BOARD, [" " + name for name in NAMES], DEPTHS]  # what the dense loss asks for
-    ids = [torch.tensor([tokenizer.encode(w)[0] for w in choice], device=runtime.device) for choice in words]
+    files, ranks = BOARD
+    words = {"files": files, "ranks": ranks, "names": [" " + name for name in NAMES], "depths": DEPTHS}
+    ids = {kind: torch.tensor([tokenizer.encode(word)[0] for word in choice], device=runtime.device)
+           for kind, choice in words.items()}  # fmt: skip
     said = None if s.model else said_tokens(splits["train"], tokenizer, image_config, model).to(runtime.device)
     losses = Losses(model, s.dense, ids, said)
     if s.shard:
@@ -496,12 +528,19 @@ def said_tokens(rows, tokenizer, image_config, model):
 
 
 def corpus(rows):
-    """Texts for a new tokenizer: the stage's questions and answers, and the words of the rungs above."""
+    """Texts for a new tokenizer: the stage's questions and answers, and all that the rungs above ask and answer."""
     for row in rows[:100_000]:
         yield prompt_text(row)
         yield target_text(row, ImageConfig())
     yield '[{"label":"bed","bbox_2d":[12,34,56,78]},{"label":"sofa","bbox_2d":[9,8,7,65]}]'
-    yield from VOCABULARY
+    asked = [*LOCATE, *(phrase for phrases in PHRASES.values() for phrase in phrases)]
+    for name in NAMES:
+        yield from (phrase.format(*[f"the {name}"] * 3, all=f"{name}, {name}") for phrase in asked)
+    yield "Options: A. left B. right C. back D. front\nAnswer with one option.\nAnswer with a number.\n" + THINK
+    for word in ("user", "assistant", *(word for sectors in SECTORS.values() for word in sectors)):
+        yield f"{word}\n {word}"
+    for _, phrases in THOUGHTS.values():
+        yield from (in_tags(re.sub(r"{.*?}", " 1", phrase), "A") for phrase in phrases)
 
 
 if __name__ == "__main__":

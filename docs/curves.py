@@ -1,6 +1,6 @@
 """Draw learning curves from metrics.jsonl files:  python docs/curves.py OUT.png RUN [RUN ...]
 
-Needs matplotlib (pip install -e '.[plots]'). Each RUN is a run folder; a panel shows its training loss and what
+Needs matplotlib (pip install -e '.[plots]'). Each RUN is a run folder; a panel shows its training losses and what
 it scored on validation rows on the way.
 """
 
@@ -25,7 +25,10 @@ def draw(axis, run):
     scored = [row for row in rows if "val" in row]
     minutes = [row["seconds"] / 60 for row in rows]
     axis.plot(minutes, smooth([row["loss"] for row in rows]), color="#8d93a1", label="training loss")
-    axis.set(title=run.name, xlabel="minutes of training", ylabel="loss", ylim=(0, 2.5))
+    if "dense_loss" in rows[0]:
+        axis.plot(minutes, smooth([row["dense_loss"] for row in rows]), color="#c9b28f", label="dense loss")
+    axis.legend(fontsize=7, loc="lower right")
+    axis.set(title=run.name, xlabel="minutes of training", ylabel="loss", ylim=(0, 3.5))
     right = axis.twinx()
     at = [row["seconds"] / 60 for row in scored]
     for kind, first in scored[0]["val"].items():
@@ -42,8 +45,9 @@ def draw(axis, run):
 
 
 def main(out, *runs):
-    figure, axes = plt.subplots(1, len(runs), figsize=(6 * len(runs), 3.6), squeeze=False)
-    for axis, run in zip(axes[0], runs):
+    rows = -(-len(runs) // 2)
+    figure, axes = plt.subplots(rows, 2, figsize=(12, 3.6 * rows), squeeze=False)
+    for axis, run in zip(axes.flat, runs):
         draw(axis, Path(run))
     figure.tight_layout()
     figure.savefig(out, dpi=110)

@@ -10,7 +10,7 @@ options (["A. chair", "B. lamp"]), of a number its digits in the unit that the q
 motions ("move_right:0.4,rotate_up:5"). A row without options has null there, or no such field. A benchmark's row may
 also say its `task` and `source` in the benchmark's own words, by which nanoladder/benchmarks.py averages. A row of the
 cold start has, in SpatialLadder's fields, "prompt" and "solution" for "question" and "answer": a solution thinks first,
-<think>...</think><answer>B</answer>.
+<think>...</think><answer>lamp</answer>, and may name a choice by its words or its letter.
 
 Rows about the same images become one sequence, so that the images are encoded once and only the questions tell the
 answers apart:
@@ -38,7 +38,7 @@ from PIL import Image
 from nanoladder.common import UserError, progress
 from nanoladder.image import MAX_FILE_PIXELS, fit, load_image, preprocess, preprocess_video, rescale_box
 from nanoladder.model import mrope_position_ids
-from nanoladder.rewards import parse_motion, parse_thought
+from nanoladder.rewards import parse_choice, parse_motion, parse_thought
 
 IGNORE_INDEX = -100  # labels without a loss, as torch.nn.functional.cross_entropy has it
 DATA_TYPES = ("single_image", "multi_view", "video")
@@ -219,7 +219,11 @@ def check_row(raw, folder, where):
     if isinstance(raw["answer"], list) != (kind == "localization"):
         raise UserError(f"{where}: the answer to {kind!r} must be {'boxes' if kind == 'localization' else 'a string'}")
     if kind in CHOICES:
-        _check_choice(options, raw["answer"], where)
+        _check_options(options, where)
+        if solution:
+            raw["answer"] = parse_choice(raw["answer"], options) or raw["answer"]
+        if raw["answer"] not in (letters := list(ascii_uppercase[: len(options)])):
+            raise UserError(f"{where}: answer {raw['answer']!r} is none of the options' letters {', '.join(letters)}")
     elif options is not None:
         raise UserError(f"{where}: options on a {kind!r} question, which is no choice; make them null")
     if kind in NUMBERS and not _is_amount(raw["answer"]):
@@ -234,15 +238,12 @@ def check_row(raw, folder, where):
     )  # fmt: skip
 
 
-def _check_choice(options, answer, where):
+def _check_options(options, where):
     if not (isinstance(options, list) and len(options) > 1 and all(isinstance(o, str) for o in options)):
         raise UserError(f"{where}: a choice needs its options, a list of two or more strings such as 'A. chair'")
-    letters = ascii_uppercase[: len(options)]
-    for letter, option in zip(letters, options):
+    for letter, option in zip(ascii_uppercase, options):
         if not option.startswith(f"{letter}. "):
             raise UserError(f"{where}: option {option!r} must start with '{letter}. '")
-    if len(answer) != 1 or answer not in letters:
-        raise UserError(f"{where}: answer {answer!r} is none of the options' letters {', '.join(letters)}")
 
 
 def _is_amount(text):

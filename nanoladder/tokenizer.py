@@ -27,9 +27,9 @@ CONFIG = {
     "model_max_length": 32768,
 }
 
-# Words keep the space before them, digits stand alone (coordinates must be read digit by digit), and a JSON key
-# keeps its punctuation, so that BPE can learn `","bbox_2d":[` as one token: a box is then 14 tokens, not 21.
-SPLIT = r"""[\[\]{}":,]*(?:label|bbox_2d|point_2d|place)[\[\]{}":,]*| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+"""
+# Words keep the space before them and their hyphens, digits stand alone (coordinates must be read digit by digit), and
+# a JSON key keeps its punctuation, so that BPE can learn `","bbox_2d":[` as one token: a box is then 14 tokens, not 21.
+SPLIT = r"""[\[\]{}":,]*"\w+":[\[{"]*| ?\p{L}+(?:-\p{L}+)*|\p{N}| ?[^\s\p{L}\p{N}]+|\s+"""
 
 
 class Tokenizer:
@@ -96,6 +96,11 @@ class Tokenizer:
     def decode(self, ids):
         """Text of ids, special tokens shown by name."""
         return self.bpe.decode(list(ids), skip_special_tokens=False)
+
+    def pieces(self, other, i):
+        """Ids here that spell another tokenizer's token i; of a token of both, its own."""
+        own = self.bpe.token_to_id(other.bpe.id_to_token(i))
+        return self.encode(other.decode([i])) if own is None else [own]
 
     # ChatML, in the three pieces that training and generation put together:
     #   <|im_start|>user\n<|vision_start|>..<|vision_end|>   prefix, shared by every question about the images;

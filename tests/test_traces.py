@@ -33,7 +33,7 @@ def solved():
     for row in balance.balance(rooms, dict.fromkeys(MODALITIES, 250), 5, "test"):
         room = by_id[row["scene"]]
         thought, answer = parse_thought(traces.solve(row, room, SIZE, rng))
-        assert answer == row["answer"]
+        assert answer == (chosen(row) if row["options"] else row["answer"])
         found.append((row, thought, room, [f for f in room["frames"] if f["data_type"] == row["data_type"]]))
     return found
 
@@ -72,7 +72,7 @@ def depth_of(o, frames):
 
 
 def test_objects_are_where_the_trace_says(solved):
-    places = Counter()
+    places, depths = Counter(), Counter()
     for row, thought, room, frames in solved:
         objects, alone = shown(room, frames), row["data_type"] == "single_image"
         for item in seen(thought):
@@ -85,9 +85,13 @@ def test_objects_are_where_the_trace_says(solved):
                     file, rank = (int(4 * (low + high) / SIZE) for low, high in ((x1, x2), (y1, y2)))
                     assert item["square"] == "abcdefgh"[file] + "12345678"[rank]
                     places[item["square"]] += 1
+                if "depth" in item:
+                    depth = frames[number - 1]["visible"][str(o["id"])]["depth"]
+                    assert "stuvwxyz".index(item["depth"]) == min(7, int(8 * depth / frames[number - 1]["farthest"]))
+                    depths[item["depth"]] += 1
         if row["question_type"] not in ("object count", "room size"):
             assert set(row["asked"]) <= {item["label"] for item in seen(thought)}
-    assert len(places) > 20
+    assert len(places) > 20 and len(depths) > 5
 
 
 # ---------------------------------------------------------------- understanding and reasoning
@@ -98,11 +102,11 @@ def test_absolute_distance(solved):
     pairs = [[shown(room, frames)[name] for name in row["asked"]] for row, _, room, frames in cases]
     for (row, thought, _, frames), (a, b), exact in zip(cases, pairs, gaps(pairs)):
         *depths, plan, height, total = numbers(re.sub(SEEN, "", thought))
-        assert total == float(row["answer"]) == pytest.approx(np.hypot(plan, height), abs=0.0111)
-        assert total == pytest.approx(exact, abs=0.0051)
+        assert total == float(row["answer"]) == pytest.approx(np.hypot(plan, height), abs=0.121)
+        assert total == pytest.approx(exact, abs=0.0501)
         assert depths == pytest.approx([depth_of(a, frames), depth_of(b, frames)], abs=0.0501)
         above = max(abs(a["center"][2] - b["center"][2]) - (a["size"][2] + b["size"][2]) / 2, 0)
-        assert height == pytest.approx(above, abs=0.0051)
+        assert height == pytest.approx(above, abs=0.0501)
 
 
 def test_object_size(solved):

@@ -15,7 +15,7 @@ import rl
 import train
 from nanoladder import checkpoint
 from nanoladder.common import UserError
-from nanoladder.dataset import read_rows
+from nanoladder.dataset import Dataset, collate, read_rows
 from nanoladder.image import ImageConfig
 from nanoladder.model import PRESETS, Qwen2_5_VL
 from nanoladder.tokenizer import Tokenizer
@@ -122,6 +122,50 @@ def test_stage_0_trains_and_its_checkpoint_feeds_stage_1(rooms, tmp_path):
     scores = json.loads((tmp_path / "base" / "scores.json").read_text())["seeing"]["test"]
     assert 0 <= scores["accuracy"] <= 1 and "describe" in scores["types"]
     run(rooms, tmp_path / "next", "--steps", "1", "--init", str(tmp_path / "base"))
+
+
+def test_another_sitting_of_the_base_learns_new_words_and_keeps_the_old():
+    texts = ["Is the lamp left of the bed?"] * 2
+    old, new = Tokenizer.train(texts), Tokenizer.train([*texts, "front-left", "front-left", " lamp:"])
+    model = Qwen2_5_VL(train.speaking(PRESETS["nano"], old))
+    other = train.translate(model, old, new)
+    word = new.bpe.token_to_id("front-left")
+    assert old.bpe.token_to_id("front-left") is None and other.config.image_token_id == new.image_id
+    before, after = model.model.embed_tokens.weight, other.model.embed_tokens.weight
+    assert torch.allclose(after[word], before[old.encode("front-left")].mean(0))
+    both = [i for i in range(len(old)) if new.bpe.token_to_id(old.bpe.id_to_token(i)) is not None]
+    assert len(both) > 260
+    states = []
+    for net, ids in ((model, both), (other, [new.bpe.token_to_id(old.bpe.id_to_token(i)) for i in both])):
+        ids = torch.tensor([[i for i in ids if i not in (net.config.image_token_id, net.config.video_token_id)]])
+        states.append(net(ids, torch.arange(ids.shape[1]).expand(3, 1, -1)))
+    assert torch.allclose(*states, atol=1e-6)
+
+
+def test_the_dense_loss_weighs_objects(rooms):
+    """Cell by cell, from the definition: a mean over cells for each thing asked, of names a weighted one."""
+    tok, image_config = Tokenizer.load(checkpoint.BASE), checkpoint.load_image_config(checkpoint.BASE)
+    model, config = checkpoint.load(checkpoint.BASE)
+    kinds = {"names": len(train.NAMES), "depths": len(train.DEPTHS)}
+    row = read_rows(rooms / "train" / "seeing.jsonl")[0]
+    example = Dataset([row], tok, image_config, config, dense=kinds)[0, 0, 0]
+    words = {"files": list("abcdefgh"), "ranks": list("12345678"), "names": [" " + n for n in train.NAMES],
+             "depths": list("stuvwxyz")}  # fmt: skip
+    ids = {kind: torch.tensor([tok.encode(word)[0] for word in said]) for kind, said in words.items()}
+    with torch.no_grad():
+        _, loss = train.Losses(model, 1.0, ids)(collate([example]))
+        state = model.model.norm(model.visual(example["pixel_values"], example["grid_thw"]))
+        head = model.lm_head.weight.detach()
+    expected, start = 0.0, 0
+    for kind, own in ids.items():
+        target = example["dense_targets"][:, start : start + len(own)]
+        assert torch.allclose(target.sum(1), torch.ones(len(target)))
+        weights = [1 + train.OBJECT_WEIGHT * float(cell[3:].sum()) if kind == "names" else 1.0 for cell in target]
+        missed = [-float((cell * (state[i] @ head[own].T).log_softmax(0)).sum())
+                  for i, cell in enumerate(target)]  # fmt: skip
+        expected += sum(w * m for w, m in zip(weights, missed)) / sum(weights)
+        start += len(own)
+    assert float(loss) == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.fixture

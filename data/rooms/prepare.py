@@ -170,7 +170,8 @@ def _make_room(s, split, shard, index, rows):
             visible = visible_objects(scene, camera, frame)
             path = Path(s.out) / split / name
             Image.fromarray(frame.rgb).save(path, compress_level=1)
-            frames.append({"image": name, "data_type": modality, "camera": camera_to_json(camera), "visible": visible})
+            frames.append({"image": name, "data_type": modality, "camera": camera_to_json(camera), "visible": visible,
+                           "farthest": round(float(frame.depth.max()), 3)})  # fmt: skip
             if modality != "single_image":
                 continue
             single = Sight(scene, frame, visible), name

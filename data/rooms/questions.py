@@ -4,15 +4,16 @@ A question names an object by its category alone only where that is unambiguous:
 to be seen. The thresholds are the constants below. seeing.py asks for the base, spatial.py for stage 2.
 """
 
-from data.rooms.furniture import CATEGORIES, COLOURS
+from data.rooms.furniture import CATEGORIES
 
-NAMES = ("floor", "wall", "ceiling", *CATEGORIES)  # an index image (IMAGE.names.png) holds places in this tuple
+SHELL = ("floor", "wall", "ceiling")  # of a room, bare
+NAMES = (*SHELL, *CATEGORIES)  # an index image (IMAGE.names.png) holds places in this tuple
 
-MIN_SIDE = 0.07  # of a box, as a share of the frame's side: smaller ones are not asked about
+MIN_SIDE = 0.1  # of a box, as a share of the frame's side: below, nano's eye names 15 in 100
 MAX_AREA = 0.2  # of a box, as a share of the frame: one that fills the frame is found without looking
 MIN_VISIBILITY = 0.4  # share of an object's silhouette that nothing hides
 MAX_TRUNCATION = 0.4  # share of its silhouette outside the frame
-MIN_SHARE = 0.002  # of the frame's pixels, for an object to count as in view
+MIN_SHARE = 0.006  # of the frame's pixels, for an object to count as in view
 
 LOCATE = ("Locate {}.", "Find {}.", "Point out {}.", "Give the bounding box of {}.")
 
@@ -68,23 +69,3 @@ def the(objects, last="and"):
 
 def enumerate_words(words, last="and"):
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} {last} {words[-1]}"
-
-
-# Words of the rungs above, so that the tokenizer of the base has them: a tokenizer can't grow later.
-VOCABULARY = tuple(
-    f"{a} the {category} {b}"
-    for category in CATEGORIES
-    for a, b in [
-        ("What is the distance between", "and the wall in meters? Measured from the closest points."),
-        ("If I am standing by", "and facing it, is it to my front-left, front-right, back-left or back-right?"),
-        ("What is the length of the longest dimension of", "in centimeters? Answer with a number."),
-        ("Which of these objects is closest to", "? Options: A. B. C. D. Answer with one option."),
-        ("What is the size of this room with", "in square meters? What will be the first-time appearance order?"),
-        ("<think>I see", "view 3 (c4,2.1), so it is larger, smaller, nearer, therefore</think><answer>A</answer>"),
-        ("In x, y and z from", "on the floor. Facing 40, at 130, turn 90 right: back-left. Distance 0.5. The order is"),
-        ("First in view 1 are opposite corners. The sides of",
-         "are 40, the longest. There are 1 + 2 = 3. The closest is"),
-        ("These are frames of a video. How many times does", "appear? First, then, last."),
-        ("I turn left, turn right, go back. The angle and the direction of", "is degrees, x, y, z = 0.5 + 1.5 > 2."),
-    ]
-) + tuple(f"What colour is it? {colour}." for colour in COLOURS)

@@ -368,9 +368,9 @@ def _render(scene, camera, size):
 def visible_objects(scene, camera, frame):
     """What a frame shows of every object with at least one visible pixel.
 
-    Returns {id: {"bbox": [x1, y1, x2, y2] pixels, ends exclusive; "pixels": visible ones; "visibility": their
-    share of its silhouette in the frame; "truncation": share of its full silhouette outside the frame}}.
-    The full silhouette is the one on a frame three times as wide and high around this one.
+    Returns {id: {"bbox": [x1, y1, x2, y2] pixels, ends exclusive; "pixels": visible ones; "depth": their median metres
+    ahead of the camera; "visibility": their share of its silhouette in the frame; "truncation": share of its full
+    silhouette outside the frame}}. The full silhouette is the one on a frame three times as wide and high around this.
     """
     size, result = len(frame.ids), {}
     for obj in np.unique(frame.ids[frame.ids >= 0]).tolist():
@@ -382,7 +382,8 @@ def visible_objects(scene, camera, frame):
             with np.errstate(all="ignore"):
                 whole = len(np.unique(_cast(scene.solids, which, camera, size, size)[0]))
         box = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
-        result[obj] = {"bbox": [int(edge) for edge in box], "pixels": len(rows),
+        depth = round(float(np.median(frame.depth[rows, columns])), 3)
+        result[obj] = {"bbox": [int(edge) for edge in box], "pixels": len(rows), "depth": depth,
                        "visibility": len(rows) / inside, "truncation": 1 - inside / whole}
     return result
 

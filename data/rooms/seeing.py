@@ -29,7 +29,7 @@ class Sight:
         for o in self.objects:
             x1, y1, x2, y2 = visible[o.id]["bbox"]
             self.centre[o.id] = (x1 + x2) / 2, (y1 + y2) / 2
-            self.depth[o.id] = float(np.median(frame.depth[frame.ids == o.id]))
+            self.depth[o.id] = visible[o.id]["depth"]
 
     def count(self, category):
         """How many of a category are in view; None where a sliver of another shows, which one could count or not."""
@@ -43,7 +43,7 @@ class Sight:
             "square": square(self.centre[o.id], self.size),
             "place": ninth(self.centre[o.id], self.size),
             "colour": o.colour,
-            "depth": DEPTHS[int(depth_levels(self.depth[o.id], self.frame.depth.max()))],
+            "depth": depth_letter(self.depth[o.id], self.frame.depth.max()),
         }
         return {"label": o.category} | {fact: values[fact] for fact in facts}
 
@@ -74,6 +74,10 @@ class Sight:
 def depth_levels(depth, farthest):
     """Places in DEPTHS (uint8) of depths in metres, the farthest point in view being `farthest` away."""
     return np.minimum(len(DEPTHS) - 1, len(DEPTHS) * np.asarray(depth) / farthest).astype(np.uint8)
+
+
+def depth_letter(depth, farthest):
+    return DEPTHS[int(depth_levels(depth, farthest))]
 
 
 class Sheet:
@@ -137,6 +141,7 @@ def seeing_rows(sight, rng):
     for _ in range(2):
         _compare(sheet, sight, draw(sight.unique, rng.integers(2, 5)), sheet.pick)
         _relate(sheet, sight, draw(sight.unique, 2))
+        _nearest(sheet, sight, draw(sight.unique, rng.integers(3, 6)))
     _pick_fact(sheet, sight)
     return sheet.rows
 
@@ -215,6 +220,20 @@ def _relate(sheet, sight, objects):
     if abs(gap) >= APART:
         right = words[int(gap > 0)]
         sheet.pick(question, right, [word for word in words if word != right])
+
+
+def _nearest(sheet, sight, objects):
+    """Which of two or more other objects is nearest to the first, as the picture shows them."""
+    if len(objects) < 3:
+        return
+
+    def gap(o):
+        return np.hypot(*np.subtract(sight.centre[o.id], sight.centre[objects[0].id]))
+
+    others = sorted(objects[1:], key=gap)
+    if gap(others[1]) - gap(others[0]) >= APART * sight.size:
+        right, *wrong = [o.category for o in others]
+        sheet.pick(f"Which of these is nearest to the {objects[0].category} in the picture?", right, wrong)
 
 
 def _pick_fact(sheet, sight):

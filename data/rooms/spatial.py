@@ -20,7 +20,7 @@ from data.rooms.scene import SPLITS, Object, camera_from_json, footprint, footpr
 # What is not asked, because two careful people could answer it differently:
 ANGLE_MARGIN = 15.0  # degrees between the direction to an object's centre and the edge of its sector
 STAND_APART = 0.8  # metres in plan from where one stands to what one faces or is asked about: nearer, it surrounds one
-MIN_DISTANCE = 0.3  # metres; what nearly touches can't be measured at the resolution of a frame
+MIN_DISTANCE = 0.5  # metres; what nearly touches can't be measured at the resolution of a frame
 NEARER_BY, NEARER_TIMES = 0.25, 1.25  # the nearest object is so many metres and times nearer than the next
 WHOLE_VISIBILITY, WHOLE_TRUNCATION = 0.6, 0.1  # in some frame, of an object whose size is asked: its ends are in sight
 # Whatever is named or counted is clearly seen (questions.clearly_seen) in some frame. What is named is the only one of
@@ -29,7 +29,7 @@ WHOLE_VISIBILITY, WHOLE_TRUNCATION = 0.6, 0.1  # in some frame, of an object who
 
 AHEAD = 60.0  # degrees between where the first camera looks and where one faces, up to which one faces ahead
 
-TRIES = 4  # facts of a kind that a room offers for the balance to choose from
+TRIES = 6  # facts of a kind that a room offers for the balance to choose from
 LISTED = 6  # categories in a question that counts several, whether the room has them or not
 # Sectors in degrees, counter-clockwise from where one faces.
 SECTORS = {
@@ -147,7 +147,7 @@ def _fact(kind, asked, answer, **more):
 
 def absolute_distance(view, rng):
     pairs = [(a, b, box_distance(a, b)) for a, b in combinations(view.named, 2)]
-    facts = [_fact("absolute distance", _draw(rng, (a, b), 2), f"{d:.2f}") for a, b, d in pairs if d >= MIN_DISTANCE]
+    facts = [_fact("absolute distance", _draw(rng, (a, b), 2), f"{d:.1f}") for a, b, d in pairs if d >= MIN_DISTANCE]
     return _draw_answers(rng, facts, TRIES)
 
 

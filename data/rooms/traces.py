@@ -5,12 +5,14 @@
 
 Writes DATA/train/cold.jsonl in the fields of SpatialLadder's cold start (prompt, solution, image, data_type) and our
 question_type, options and level; prepare.py --traces does the first by itself. A thought from the truth perceives
-(which objects are asked about, which picture first shows them clearly, in which square of a chessboard laid over it:
-in the words in which the base describes), understands (depths, sizes, gaps, bearings) and reasons (a comparison or some
-arithmetic). Every step of it is true, or follows from the numbers it states:
+(which objects are asked about, which picture first shows them clearly, in which square of a chessboard laid over it and
+how far as a share of the farthest point: in the words in which the base describes), understands (depths, sizes, gaps,
+bearings) and reasons (a comparison or some arithmetic). Every step of it is true, or follows from the numbers it
+states:
 
-    <think>[{"label":"bed","square":"c4"},{"label":"lamp","square":"f5"},{"label":"sofa","square":"b6"}] Facing 40,
-    sofa at 130, turn 90 right: back-right.</think><answer>B</answer>
+    <think>[{"label":"bed","square":"c4","depth":"w"},{"label":"lamp","square":"f5","depth":"u"},
+    {"label":"sofa","square":"b6","depth":"v"}] Facing 40, sofa at 130, turn 90 right: back-right.</think>
+    <answer>back-right</answer>
 
 A bearing is in degrees clockwise from where the first picture looks, to the nearest ten. From a model, an answer is
 kept where it earns full marks for form and content, one a question.
@@ -23,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from data.rooms.seeing import as_json, square
+from data.rooms.seeing import as_json, depth_letter, square
 from data.rooms.spatial import View, box_distance, box_gaps, framed_corners
 from nanoladder import checkpoint
 from nanoladder.common import (
@@ -71,13 +73,16 @@ class Sights(View):
         """Of the first picture that shows an object clearly, counted from 1."""
         return self.clear[o.id][0] + 1
 
-    def see(self, objects, facts=("picture", "square")):
+    def see(self, objects, facts=("picture", "square", "depth")):
         """Objects as the base describes them; one picture alone has no number."""
         items = []
         for o in objects:
             number = self.number(o)
-            x1, y1, x2, y2 = self.frames[number - 1]["visible"][str(o.id)]["bbox"]
-            told = {"picture": number, "square": square(((x1 + x2) / 2, (y1 + y2) / 2), self.size)}
+            frame = self.frames[number - 1]
+            seen = frame["visible"][str(o.id)]
+            x1, y1, x2, y2 = seen["bbox"]
+            told = {"picture": number, "square": square(((x1 + x2) / 2, (y1 + y2) / 2), self.size),
+                    "depth": depth_letter(seen["depth"], frame["farthest"])}  # fmt: skip
             shown = [fact for fact in facts if not (fact == "picture" and self.alone)]
             items.append({"label": o.category} | {fact: told[fact] for fact in shown})
         return as_json(items)
@@ -101,7 +106,7 @@ def absolute_distance(row, sights):
     a, b = objects = [sights.by_name[name] for name in row["asked"]]
     plan, height = box_gaps(a, b)
     depths = ", ".join(f"{sights.depth(o):.1f}" for o in objects)
-    return {"seen": sights.see(objects), "depths": depths, "plan": f"{plan:.2f}", "height": f"{height:.2f}"}
+    return {"seen": sights.see(objects), "depths": depths, "plan": f"{plan:.1f}", "height": f"{height:.1f}"}
 
 
 def object_size(row, sights):
@@ -128,7 +133,7 @@ def object_count(row, sights):
 def relative_distance(row, sights):
     target, *others = [sights.by_name[name] for name in (row["asked"][0], *_texts(row))]
     gaps = ", ".join(f"{o.category} {box_distance(target, o):.1f}" for o in others)
-    return {"seen": sights.see([target, *others], ["square"] if sights.alone else ["picture"]), "gaps": gaps}
+    return {"seen": sights.see([target, *others], ["square", "depth"] if sights.alone else ["picture"]), "gaps": gaps}
 
 
 def relative_direction(row, sights):
@@ -190,7 +195,7 @@ def solve(row, scene, size, rng):
     thought = phrases[rng.integers(len(phrases))].format(
         answer=answer, **values(row, Sights(scene, row["data_type"], size))
     )
-    return in_tags(thought, row["answer"])
+    return in_tags(thought, answer)
 
 
 # ---------------------------------------------------------------- rows

@@ -78,7 +78,7 @@ def bench(preset, size, amp, compiled, repeats):
     if compiled:
         model.visual.encode = torch.compile(model.visual.encode, dynamic=True)
         model.model.compile(dynamic=True)
-    losses, optimizers, batch = Losses(model, 0.0, []), make_optimizers(model, settings), make_batch(config, size)
+    losses, optimizers, batch = Losses(model, 0.0, {}), make_optimizers(model, settings), make_batch(config, size)
 
     def step():
         with autocast(DEVICE, amp):
