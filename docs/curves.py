@@ -27,7 +27,6 @@ def draw(axis, run):
     axis.plot(minutes, smooth([row["loss"] for row in rows]), color="#8d93a1", label="training loss")
     if "dense_loss" in rows[0]:
         axis.plot(minutes, smooth([row["dense_loss"] for row in rows]), color="#c9b28f", label="dense loss")
-    axis.legend(fontsize=7, loc="lower right")
     axis.set(title=run.name, xlabel="minutes of training", ylabel="loss", ylim=(0, 3.5))
     right = axis.twinx()
     at = [row["seconds"] / 60 for row in scored]
@@ -41,12 +40,13 @@ def draw(axis, run):
         scores = [row["val"][kind][key] for row in scored]
         right.plot(at, scores, linewidth=2, label=f"{kind}: {key}", **({"color": "black"} if parts else {}))
     right.set(ylabel="validation score", ylim=(0, 1))
-    right.legend(fontsize=7, loc="upper left")
+    handles = axis.get_lines() + right.get_lines()
+    right.legend(handles=handles, fontsize=7, loc="center left", bbox_to_anchor=(1.12, 0.5))
 
 
 def main(out, *runs):
     rows = -(-len(runs) // 2)
-    figure, axes = plt.subplots(rows, 2, figsize=(12, 3.6 * rows), squeeze=False)
+    figure, axes = plt.subplots(rows, 2, figsize=(14, 3.4 * rows), squeeze=False)
     for axis, run in zip(axes.flat, runs):
         draw(axis, Path(run))
     figure.tight_layout()
