@@ -216,8 +216,13 @@ class Summary:
 
 
 def shuffled(rows):
-    """The rows with one another's pictures: what is still answered right never needed them."""
-    return [dataclasses.replace(row, images=other.images) for row, other in zip(rows, rows[1:] + rows[:1])]
+    """The rows with other pictures than their own, taken from one another: what is still answered right never needed
+    them. Rows about the same pictures stand side by side, so each takes those of a row that is farther than any such
+    neighbour. (If more than half of all are about the same ones, some must keep theirs.)"""
+    order = sorted(range(len(rows)), key=lambda i: rows[i].images)
+    most = max(Counter(row.images for row in rows).values())
+    taken = dict(zip(order, order[most:] + order[:most]))
+    return [dataclasses.replace(row, images=rows[taken[i]].images) for i, row in enumerate(rows)]
 
 
 def line(scores):

@@ -5,6 +5,7 @@ import re
 from dataclasses import replace
 from fractions import Fraction
 from math import log
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -185,8 +186,11 @@ def test_the_best_number_is_best():
     assert all(np.mean([mra(other, a) for a in answers]) <= score + 0.01 for other in np.linspace(0.2, 12, 200))
 
 
-def test_shuffled_rows_keep_all_but_their_pictures():
-    rows = [row(i, "object size", str(i + 1)) for i in range(5)]
+@pytest.mark.parametrize("about", [(1, 1, 1, 1, 1), (3, 1, 2, 3), (1, 4, 2, 1), (5, 5)])
+def test_shuffled_rows_keep_all_but_their_pictures(about):
+    """Several rows about the same pictures stand side by side; none may be left with them."""
+    pictures = [Path(f"{k}.png") for k, count in enumerate(about) for _ in range(count)]
+    rows = [replace(row(i, "object size", str(i + 1)), images=(path,)) for i, path in enumerate(pictures)]
     mixed = shuffled(rows)
     assert sorted(r.images for r in mixed) == [r.images for r in rows]
     assert all(a.images != b.images and a.answer == b.answer for a, b in zip(rows, mixed))
