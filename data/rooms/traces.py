@@ -11,8 +11,8 @@ they stand, in the words of floor.py, which stage 2 teaches; depths, sizes) and 
 or some arithmetic). Every step of it is true, or follows from those before it:
 
     <think>[{"label":"bed","square":"c4","depth":"w"},{"label":"lamp","square":"f5","depth":"u"},
-    {"label":"sofa","square":"b6","depth":"t"}] On the floor bed:e6, lamp:h4, sofa:d3. Facing 3 right 2 back: 120,
-    sofa at 1 left 3 back: 195, turn 75 right: front-right.</think><answer>front-right</answer>
+    {"label":"sofa","square":"b6","depth":"t"}] On the floor bed:e6, lamp:h4, sofa:d3: from bed:e6 to lamp:h4 3 right
+    2 back: 120, to sofa:d3 1 left 3 back: 195, turn 75 right: front-right.</think><answer>front-right</answer>
 
 From a model, an answer is kept where it earns full marks for form and content, one a question.
 """
