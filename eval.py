@@ -47,6 +47,7 @@ from nanoladder.common import (
 from nanoladder.dataset import read_kinds
 from nanoladder.evaluate import BENCHMARKS, Summary, score_splits, write_scores
 from nanoladder.report import write_report
+from nanoladder.tables import PLAIN
 from nanoladder.tokenizer import Tokenizer
 
 # The real benchmarks: the folder that data/NAME/prepare.py wrote, and the kinds of its rows that belong to it.
@@ -58,15 +59,16 @@ REAL = {
     "sparbench": ("sparbench", ["single_image", "multi_view"]),
     "viewspatial": ("viewspatial", ["single_image", "multi_view"]),
 }
-KINDS = {"localization": "localization", "seeing": "seeing"} | {name: kind for kind, name in BENCHMARKS.items()}
+KINDS = {kind: kind for kind in PLAIN} | {name: kind for kind, name in BENCHMARKS.items()}
 NAMES = [name + suffix for name in KINDS for suffix in ("", "-ood")]
+SCORED = tuple(name for name in NAMES if name.startswith(("localization", "rooms")))  # where nothing is named
 SCORE = {"localization": "iou"}  # what is compared; "accuracy" of all else
 
 
 @dataclasses.dataclass
 class Settings:
     model: str | None = setting(None, "run folder or Qwen2.5-VL folder to score")
-    bench: tuple = setting(tuple(n for n in NAMES if "seeing" not in n), "benchmarks", choices=[*NAMES, *REAL])
+    bench: tuple = setting(SCORED, "benchmarks", choices=[*NAMES, *REAL])
     data: str = setting("datasets/rooms-spatial", "data folder with train, test and ood")
     real: str = setting("datasets", "folder that holds the converted real benchmarks")
     rows: int | None = setting(None, "rows of each benchmark, a fixed subset; default 1000 of rooms, all of real ones")

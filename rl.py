@@ -92,14 +92,15 @@ class Settings:
     steps: int = setting(200, "updates, one for each rollout")
     prompts: int = setting(16, "prompts a step (B), over all ranks")
     group_size: int = setting(8, "answers sampled for each prompt (G)")
-    micro_prompts: int = setting(16, "prompts whose answers go through one forward and backward pass")
-    max_new_tokens: int = setting(112, "an answer that has not ended by then is cut")
+    micro_prompts: int = setting(4, "prompts whose answers go through one forward and backward pass")
+    max_new_tokens: int = setting(128, "an answer that has not ended by then is cut")
     temperature: float = setting(1.0, "of sampling; the update uses the same")
     clip_eps: float = setting(0.2, "how far the ratio may move before its gradient is cut")
     kl_coef: float = setting(0.01, "weight of the KL to the reference; 0 needs no reference")
     lr: float = setting(2e-4, "peak learning rate of AdamW")
     warmup: int = setting(10, "steps of linear warm-up before the cosine")
     clip: float = setting(1.0, "largest norm of the gradient")
+    freeze_vision: bool = setting(True, "train the decoder alone; the vision tower stays as it is")
     lora_rank: int = setting(0, "train LoRA of this rank; the reference is then the policy with LoRA off")
     lora_alpha: float = setting(32.0, "LoRA's products are scaled by alpha / rank")
     shuffle_rewards: bool = setting(False, "control: rewards of the wrong answers; nothing can be learned")
@@ -122,7 +123,8 @@ TASKS = {
 }
 
 # SpatialLadder's own settings (section 4 of the paper); the rates are the field's usual ones.
-QWEN = dict(lr=1e-6, prompts=8, group_size=4, micro_prompts=1, max_new_tokens=1024, recompute=True)
+QWEN = dict(freeze_vision=False, lr=1e-6, prompts=8, group_size=4, micro_prompts=1, max_new_tokens=1024,
+            recompute=True)  # fmt: skip
 
 
 def presets(given):
@@ -171,23 +173,24 @@ def pack(prompts, ids: Tensor, mask: Tensor) -> dict:
     `predictor` [B, G, C]: where in the sequence stands the token from which each answer's token is predicted.
     """
     (B, G, C), lengths = ids.shape, [len(prompt["input_ids"]) for prompt in prompts]
-    T = max(lengths) + G * C
+    T = max(n + int(said.sum()) for n, said in zip(lengths, mask))
     batch = {
         "input_ids": torch.zeros(B, T, dtype=torch.long),
         "segments": torch.full((B, T), -1),
         "position_ids": torch.zeros(3, B, T, dtype=torch.long),
-        "predictor": torch.empty(B, G, C, dtype=torch.long),
+        "predictor": torch.zeros(B, G, C, dtype=torch.long),
     }
-    own = torch.arange(G * C).view(G, C)
+    answer, place = torch.arange(1, G + 1)[:, None].expand(G, C), torch.arange(C).expand(G, C)
     for b, (prompt, n) in enumerate(zip(prompts, lengths)):
-        answers = slice(n, n + G * C)
+        said = mask[b].cpu()  # what lies behind an answer's end takes no room
+        end = n + int(said.sum())
         batch["input_ids"][b, :n] = torch.as_tensor(prompt["input_ids"])
-        batch["input_ids"][b, answers] = ids[b].flatten().cpu()
+        batch["input_ids"][b, n:end] = ids[b].cpu()[said]
         batch["segments"][b, :n] = 0
-        batch["segments"][b, answers] = torch.where(mask[b].cpu(), torch.arange(1, G + 1)[:, None], -1).flatten()
+        batch["segments"][b, n:end] = answer[said]
         batch["position_ids"][:, b, :n] = prompt["position_ids"]
-        batch["position_ids"][:, b, answers] = prompt["next_position"] + own.flatten() % C
-        batch["predictor"][b] = n + own - 1
+        batch["position_ids"][:, b, n:end] = prompt["next_position"] + place[said]
+        batch["predictor"][b][said] = torch.arange(n - 1, end - 1)
         batch["predictor"][b, :, 0] = n - 1  # an answer's first token is predicted by the prompt's last
     batch["pixel_values"] = torch.cat([prompt["pixel_values"] for prompt in prompts])
     batch["grid_thw"] = [grid for prompt in prompts for grid in prompt["grid_thw"]]
@@ -270,7 +273,8 @@ def train(s, runtime, run, loss_module, tokenizer, image_config, rows, score):
                    disable=not runtime.main)  # fmt: skip
     while step < s.steps:
         first, started = step * s.prompts + runtime.rank * share, clock()
-        asked = [rows[i] for _, i in order[first : first + share]]
+        # Prompts with as many pictures go through a micro-batch together, so that little is padded.
+        asked = sorted((rows[i] for _, i in order[first : first + share]), key=lambda row: len(row.images))
         prompts = [encode_prompt(row, tokenizer, image_config, model.config, ask=True) for row in asked]
         # Its own seed for every step and rank: nothing random has to be saved for a resumed run to be the same.
         sampling_seed = (s.seed * s.steps + step) * runtime.world + runtime.rank
@@ -374,6 +378,8 @@ def main(argv):
     ref_model = None
     if s.lora_rank:
         add_lora(model, s.lora_rank, s.lora_alpha)
+    if s.freeze_vision:
+        model.visual.requires_grad_(False)
     if s.kl_coef:
         ref_model = model if s.lora_rank else checkpoint.load(folder, dtype, runtime.device)[0].requires_grad_(False)
     loss_module = GRPOLoss(s, model, ref_model, tokenizer.vision_ids)

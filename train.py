@@ -132,12 +132,12 @@ STAGES = {
     # Where one object alone is asked about, its name tells nothing, and a model that sees many such pictures learns
     # to ignore names and to box whatever stands out. Emptier rooms come first for the same reason.
     "1": dict(min_objects=2, climb=0.3),
-    # The boxes of stage 1 are mixed in, or they would be forgotten. A box takes ten times as many tokens as a choice:
-    # an eighth of the sequences is half of what is learned from. The eye has seen enough: what is new is to compare.
+    # The boxes of stage 1 are mixed in, or they would be forgotten. Half of all teaches the floor as a map, which
+    # thoughts will reckon with. The eye has seen enough: what is new is to compare.
     # Views and videos cost several times as much as a picture and ask for the same and more: so they come late.
-    "2": dict(init="runs/stage1", data="datasets/rooms-spatial", images=9600, out="runs/stage2", steps=1000, late=0.65,
-              micro_batch_size=4, questions=8, mix="localization=0.125,single_image=0.4,multi_view=0.25,video=0.225",
-              freeze_vision=True, eval_rows=500, eval_every=250),
+    "2": dict(init="runs/stage1", data="datasets/rooms-spatial", images=9600, out="runs/stage2", steps=1200, late=0.65,
+              micro_batch_size=4, questions=6, freeze_vision=True, eval_rows=500,
+              mix="localization=0.1,floor=0.45,single_image=0.2,multi_view=0.15,video=0.1"),
     # Short, for it teaches a form more than a skill; direct answers and boxes are replayed, so that neither is lost.
     # What is held out is asked to think first.
     "cold": dict(init="runs/stage2", data="datasets/rooms-spatial", images=9600, out="runs/cold", steps=320,

@@ -49,11 +49,12 @@ NUMBERS = ("object size", "room size", "object count", "absolute distance")  # i
 MOTION = "view change"  # how the camera moved between two views: metres and degrees along five axes
 SEEING = ("point", "list", "colour", "place", "side", "which", "count", "order", "next", "describe",
           "pick")  # stage 0's, any short text; to "pick" is a choice
+FLOOR = ("floor", "way", "turn")  # of data/rooms/floor.py: where things stand, seen from above
 TRACE = "trace"  # of a cold-start row that does not tell its type
-QUESTION_TYPES = ("localization", *CHOICES, *NUMBERS, MOTION, *SEEING, TRACE)
+QUESTION_TYPES = ("localization", *CHOICES, *NUMBERS, MOTION, *SEEING, *FLOOR, TRACE)
 # The file in a split's folder that holds the rows of each kind (Row.kind).
 FILES = {"localization": "localization.jsonl", "seeing": "seeing.jsonl", **dict.fromkeys(DATA_TYPES, "spatial.jsonl"),
-         "cold": "cold.jsonl"}  # fmt: skip
+         "floor": "floor.jsonl", "cold": "cold.jsonl"}  # fmt: skip
 # What follows a question that is to be thought about first; rewards.parse_thought reads what comes of it.
 THINK = "Think in <think></think>, then answer in <answer></answer>."
 VIDEO_FPS = 2.0  # frames a second that a row's video frames are taken to have; the rooms' walks make 0.6 m/s of it
@@ -92,6 +93,8 @@ class Row:
             return "localization"
         if self.solution:
             return "cold"
+        if self.question_type in FLOOR:
+            return "floor"
         return "seeing" if self.question_type in SEEING else self.data_type
 
 

@@ -210,7 +210,7 @@ class Summary:
     def __call__(self, kind, predictions):
         if kind == "localization":
             return summarize_localization(predictions, self.constant_box)
-        if kind == "seeing":
+        if kind in ("seeing", "floor"):
             return summarize_answers(predictions, self.rows[kind])
         return summarize_spatial(predictions, self.rows[kind])
 

@@ -7,10 +7,11 @@
     python -m data.rooms.prepare --questions 4 --traces 1255            # with traces for the cold start
 
 A data folder holds, for each of train, val, test and ood: scenes.jsonl (room, oriented boxes, and for every frame the
-camera and what it shows: all that later questions need), localization.jsonl (stage 1), spatial.jsonl (stage 2), with
---seeing also seeing.jsonl and index images, and the images beside them; with --traces train has cold.jsonl too
-(traces.py), which may be asked for later. One room gives a picture, eight views and a walk, as far as each was asked
-for, and each of these --questions spatial rows on average; fewer where more would unbalance the answers.
+camera and what it shows: all that later questions need), localization.jsonl (stage 1), spatial.jsonl (stage 2) and
+floor.jsonl (its maps, floor.py), with --seeing also seeing.jsonl and index images, and the images beside them; with
+--traces train has cold.jsonl too (traces.py), which may be asked for later. One room gives a picture, eight views and a
+walk, as far as each was asked for, and each of these --questions spatial rows on average; fewer where more would
+unbalance the answers.
 The benchmarks rooms-si, rooms-mv and rooms-video are the spatial rows of test by data_type, and those of ood their
 out-of-domain twins; data.rooms.baselines measures what can be guessed in them.
 Interrupted and started again it goes on where it was. The same settings give the same bytes, whatever --workers is.
@@ -26,6 +27,7 @@ import numpy as np
 from PIL import Image
 
 from data.rooms.balance import balance
+from data.rooms.floor import floor_rows
 from data.rooms.questions import NAMES, localization_rows
 from data.rooms.render import contact_sheet, render, visible_objects
 from data.rooms.scene import (
@@ -118,7 +120,7 @@ def _wanted(s, split):
 
 
 def _kinds(s):
-    return ["scenes", "localization", "spatial", *(["seeing"] if s.seeing else [])]
+    return ["scenes", "localization", "spatial", "floor", *(["seeing"] if s.seeing else [])]
 
 
 def _part(root, split, kind, shard):
@@ -160,7 +162,7 @@ def _make_room(s, split, shard, index, rows):
         "multi_view": lambda: view_cameras(scene),
         "video": lambda: walk_cameras(scene),
     }
-    frames, single = [], None
+    frames, single, new = [], None, {}
     for modality, count in _wanted(s, split).items():
         if index >= count:
             continue
@@ -180,12 +182,14 @@ def _make_room(s, split, shard, index, rows):
             if s.seeing:
                 new["seeing"] = seeing_rows(single[0], stream(3))
                 _save_index_images(scene, frame, path)
-            for kind, questions in new.items():
-                rows[kind] += [{"question_id": index * 100 + k} | q | row for k, q in enumerate(questions)]
     truth = scene_to_json(scene)
     del truth["cameras"]
     rows["scenes"].append(truth | {"frames": frames})
     rows["spatial"].append(room_facts(rows["scenes"][-1], s.size))
+    if single:
+        new["floor"] = floor_rows(rows["scenes"][-1], s.size, stream(8))
+    for kind, questions in new.items():
+        rows[kind] += [{"question_id": index * 100 + k} | q | row for k, q in enumerate(questions)]
     return single
 
 

@@ -5,17 +5,16 @@
 
 Writes DATA/train/cold.jsonl in the fields of SpatialLadder's cold start (prompt, solution, image, data_type) and our
 question_type, options and level; prepare.py --traces does the first by itself. A thought from the truth perceives
-(which objects are asked about, which picture first shows them clearly, in which square of a chessboard laid over it and
-how far as a share of the farthest point: in the words in which the base describes), understands (depths, sizes, gaps,
-bearings) and reasons (a comparison or some arithmetic). Every step of it is true, or follows from the numbers it
-states:
+(the objects asked about, in the picture that shows most of them, with their squares of a chessboard laid over it and
+how far as a share of the farthest point: in the words in which the base describes), understands (where on the floor
+they stand, in the words of floor.py, which stage 2 teaches; depths, sizes) and reasons (steps, bearings, a comparison
+or some arithmetic). Every step of it is true, or follows from those before it:
 
     <think>[{"label":"bed","square":"c4","depth":"w"},{"label":"lamp","square":"f5","depth":"u"},
-    {"label":"sofa","square":"b6","depth":"v"}] Facing 40, sofa at 130, turn 90 right: back-right.</think>
-    <answer>back-right</answer>
+    {"label":"sofa","square":"b6","depth":"t"}] On the floor bed:e6, lamp:h4, sofa:d3: from bed:e6 to lamp:h4 3 right
+    2 back: 120, to sofa:d3 1 left 3 back: 195, turn 75 right: front-right.</think><answer>front-right</answer>
 
-A bearing is in degrees clockwise from where the first picture looks, to the nearest ten. From a model, an answer is
-kept where it earns full marks for form and content, one a question.
+From a model, an answer is kept where it earns full marks for form and content, one a question.
 """
 
 from collections import Counter
@@ -25,8 +24,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from data.rooms.seeing import as_json, depth_letter, square
-from data.rooms.spatial import View, box_distance, box_gaps, framed_corners
+from data.rooms.floor import Sights, turn
+from data.rooms.spatial import box_distance, box_gaps, framed_corners
 from nanoladder import checkpoint
 from nanoladder.common import (
     UserError,
@@ -57,47 +56,6 @@ class Settings:
     seed: int = setting(0, "seed of the choice of questions, and of sampling")
 
 
-# ---------------------------------------------------------------- what a thought may say
-
-
-class Sights(View):
-    """A room as the pictures of one modality show it."""
-
-    def __init__(self, scene, data_type, size):
-        self.frames = [frame for frame in scene["frames"] if frame["data_type"] == data_type]
-        super().__init__(scene, self.frames, size)
-        self.size, self.alone = size, len(self.frames) == 1
-        self.by_name = {o.category: o for o in self.named}
-
-    def number(self, o):
-        """Of the first picture that shows an object clearly, counted from 1."""
-        return self.clear[o.id][0] + 1
-
-    def see(self, objects, facts=("picture", "square", "depth")):
-        """Objects as the base describes them; one picture alone has no number."""
-        items = []
-        for o in objects:
-            number = self.number(o)
-            frame = self.frames[number - 1]
-            seen = frame["visible"][str(o.id)]
-            x1, y1, x2, y2 = seen["bbox"]
-            told = {"picture": number, "square": square(((x1 + x2) / 2, (y1 + y2) / 2), self.size),
-                    "depth": depth_letter(seen["depth"], frame["farthest"])}  # fmt: skip
-            shown = [fact for fact in facts if not (fact == "picture" and self.alone)]
-            items.append({"label": o.category} | {fact: told[fact] for fact in shown})
-        return as_json(items)
-
-    def depth(self, o):
-        """Metres ahead of that picture's camera."""
-        return self.cameras[self.number(o) - 1].project([o.center])[1][0]
-
-    def bearing(self, a, b):
-        """Degrees from a to b, clockwise from where the first picture looks, to the nearest ten: 0 to 350."""
-        way, right = np.subtract(b.center, a.center)[:2], self.cameras[0].rotation[0, :2]  # a camera is upright
-        ahead = np.array([-right[1], right[0]])
-        return round(np.degrees(np.arctan2(right @ way, ahead @ way)) / 10) * 10 % 360
-
-
 # ---------------------------------------------------------------- thoughts: one function for each type
 # Each returns the values that the phrases below are filled with. Words are those that the base's tokenizer knows.
 
@@ -105,14 +63,13 @@ class Sights(View):
 def absolute_distance(row, sights):
     a, b = objects = [sights.by_name[name] for name in row["asked"]]
     plan, height = box_gaps(a, b)
-    depths = ", ".join(f"{sights.depth(o):.1f}" for o in objects)
-    return {"seen": sights.see(objects), "depths": depths, "plan": f"{plan:.1f}", "height": f"{height:.1f}"}
+    return {"seen": sights.see(objects), "floor": sights.floor(objects), "way": sights.ways(objects),
+            "plan": f"{plan:.1f}", "height": f"{height:.1f}"}  # fmt: skip
 
 
 def object_size(row, sights):
     o = sights.by_name[row["asked"][0]]
-    sides = ", ".join(f"{100 * side:.0f}" for side in o.size)
-    return {"seen": sights.see([o]), "depth": f"{sights.depth(o):.1f}", "sides": sides}
+    return {"seen": sights.see([o]), "depth": f"{sights.depth(o):.1f}"}
 
 
 def room_size(row, sights):
@@ -125,40 +82,38 @@ def room_size(row, sights):
 
 def object_count(row, sights):
     """Every counted object at the first picture that shows it clearly, and how many are new in each."""
-    counted = sorted((o for o in sights.objects if o.category in row["asked"]), key=sights.number)
-    new = Counter(map(sights.number, counted))
-    return {"seen": sights.see(counted, ["picture"]), "sum": " + ".join(map(str, new.values()))}
+    counted = sorted((o for o in sights.objects if o.category in row["asked"]), key=sights.first)
+    new = Counter(map(sights.first, counted))
+    return {"seen": sights.meet(counted), "sum": " + ".join(map(str, new.values()))}
 
 
 def relative_distance(row, sights):
-    target, *others = [sights.by_name[name] for name in (row["asked"][0], *_texts(row))]
-    gaps = ", ".join(f"{o.category} {box_distance(target, o):.1f}" for o in others)
-    return {"seen": sights.see([target, *others], ["square", "depth"] if sights.alone else ["picture"]), "gaps": gaps}
+    target, *others = objects = [sights.by_name[name] for name in (row["asked"][0], *_texts(row))]
+    gaps = [f"{box_distance(target, o):.1f}" for o in others]
+    return {"floor": sights.floor(objects), "ways": sights.ways(objects, gaps)}
 
 
 def relative_direction(row, sights):
     """The turn follows from the rounded bearings: questions keep farther from every border than rounding moves it."""
-    stand, face, target = objects = [sights.by_name[name] for name in row["asked"]]
-    ahead, there = sights.bearing(stand, face), sights.bearing(stand, target)
-    right = (there - ahead) % 360
-    turn = f"{right} right" if right <= 180 else f"{360 - right} left"
-    names = dict(zip(("stand", "face", "target"), row["asked"]))
-    return names | {"seen": sights.see(objects), "ahead": ahead, "there": there, "turn": turn}
+    objects = [sights.by_name[name] for name in row["asked"]]
+    bearings = sights.bearings(objects)
+    ways = f"{sights.ways(objects, bearings)}, turn {turn(*bearings)}"
+    return {"seen": sights.see(objects), "floor": sights.floor(objects), "ways": ways}
 
 
 def appearance_order(row, sights):
     """The pictures that first show each clearly, in the order they are asked in: to be sorted."""
-    return {"seen": sights.see([sights.by_name[name] for name in row["asked"]], ["picture"])}
+    return {"seen": sights.meet([sights.by_name[name] for name in row["asked"]])}
 
 
 THOUGHTS = {
     "absolute distance": (absolute_distance, (
-        "{seen} Depths {depths}. {plan} on the floor, {height} in z = {answer}.",
-        "{seen} at depths {depths}: in x and y {plan}, in z {height}, so {answer}.",
+        "{seen} On the floor {floor}: {way}. {plan} on the floor, {height} in z = {answer}.",
+        "{seen} On the floor {floor}, {way}, in x and y {plan}, in z {height}, so {answer}.",
     )),
     "object size": (object_size, (
-        "{seen} Depth {depth}. The sides are {sides}, the longest {answer}.",
-        "{seen} at depth {depth}: x, y, z = {sides}, so {answer}.",
+        "{seen} Depth {depth}. The longest side is {answer}.",
+        "{seen} at depth {depth}, so the longest side is {answer}.",
     )),
     "room size": (room_size, (
         "I see opposite corners in picture {a} and {b}. The sides are {sides} = {answer}.",
@@ -169,12 +124,12 @@ THOUGHTS = {
         "First in {seen}. There are {sum} = {answer}.",
     )),
     "relative distance": (relative_distance, (
-        "{seen} Distance {gaps}. The closest is {answer}.",
-        "{seen} from there {gaps}, so {answer}.",
+        "On the floor {floor}: {ways}. The closest is {answer}.",
+        "On the floor {floor}, {ways}, so {answer}.",
     )),
     "relative direction": (relative_direction, (
-        "{seen} Facing {ahead}, {target} at {there}, turn {turn}: {answer}.",
-        "{seen} from {stand} to {face} {ahead}, to {target} {there}, {turn}, so {answer}.",
+        "{seen} On the floor {floor}: {ways}: {answer}.",
+        "{seen} On the floor {floor}, {ways}, so {answer}.",
     )),
     "appearance order": (appearance_order, (
         "{seen} The order is {answer}.",

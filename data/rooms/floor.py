@@ -1,0 +1,156 @@
+"""The floor as a map: where objects stand seen from above, in squares of CELL metres, and the way from one to another.
+
+One picture is laid out at a time: its camera stands in the middle of the board's lower edge and looks up, so an object
+two metres ahead of it and one to its right is at h4. Of several pictures, a thought lays out the one that shows most of
+the objects.
+VSI-Bench (arXiv 2412.14171, section 6) found that models which draw such a map first tell distances better; thoughts
+(traces.py) lay it out before they compare, and floor.jsonl teaches it before that, to stage 2, in three kinds of rows:
+
+    floor  On the floor: bed, lamp?    bed:d6, lamp:h4
+    way    On the floor bed:d6, lamp:h4, rug:d3. Distance from bed?
+           from bed:d6 to lamp:h4 4 right 2 back, to rug:d3 0 right 3 back
+    turn   On the floor bed:d6, lamp:h4, rug:d3. Standing at the bed and facing the lamp, where is the rug?
+           from bed:d6 to lamp:h4 4 right 2 back: 120, to rug:d3 0 right 3 back: 180, turn 60 right
+
+The first is found in the pictures; the others are made up and show only how to reckon with a map.
+A bearing is in degrees clockwise from where the camera looks, to the nearest TURN.
+"""
+
+import numpy as np
+
+from data.rooms.questions import NAMES
+from data.rooms.seeing import as_json, depth_letter, square
+from data.rooms.spatial import View
+
+CELL = 0.8  # metres: with depths 10 % wrong, nine directions in ten still come out right
+FILES, RANKS = "abcdefghijkl", "0123456789"  # from the left, and from the camera on
+BEHIND = 2  # ranks behind the camera: what another picture shows may lie there
+TURN = 15  # degrees; two bearings rounded to it keep every turn within spatial.ANGLE_MARGIN
+ASKED = 4  # objects a row asks for, at most
+ROWS = 4  # floor and turn rows about a picture, and half as many way rows
+
+
+class Sights(View):
+    """Objects as the pictures of one modality show them, from the picture that shows most of them."""
+
+    def __init__(self, scene, data_type, size):
+        self.frames = [frame for frame in scene["frames"] if frame["data_type"] == data_type]
+        super().__init__(scene, self.frames, size)
+        self.size, self.alone = size, len(self.frames) == 1
+        self.by_name = {o.category: o for o in self.named}
+
+    def first(self, o):
+        """The first picture that shows an object clearly, counted from 0 as all here."""
+        return self.clear[o.id][0]
+
+    def best(self, objects):
+        """The picture that shows most of them, as much as a sliver, and of such ones most of them clearly."""
+        shown = [[sum(number in seen[o.id] for o in objects) for seen in (self.shown, self.clear)]
+                 for number in range(len(self.frames))]  # fmt: skip
+        return shown.index(max(shown))
+
+    def see(self, objects):
+        """Objects as the base describes them, in the best picture or else their first; one alone has no number."""
+        items, best = [], self.best(objects)
+        for o in objects:
+            number = best if best in self.shown[o.id] else self.first(o)
+            frame = self.frames[number]
+            seen = frame["visible"][str(o.id)]
+            x1, y1, x2, y2 = seen["bbox"]
+            item = {"label": o.category} | ({} if self.alone else {"picture": number + 1})
+            items.append(item | {"square": square(((x1 + x2) / 2, (y1 + y2) / 2), self.size),
+                                 "depth": depth_letter(seen["depth"], frame["farthest"])})  # fmt: skip
+        return as_json(items)
+
+    def meet(self, objects):
+        """The first picture of each, counted from 1."""
+        return as_json([{"label": o.category, "picture": self.first(o) + 1} for o in objects])
+
+    def depth(self, o):
+        """Metres ahead of its first picture's camera."""
+        return self.cameras[self.first(o)].project([o.center])[1][0]
+
+    def across_and_along(self, number, metres):
+        """Of a vector in plan, its parts to the right and ahead of a picture's camera, which is upright."""
+        right = self.cameras[number].rotation[0, :2]
+        return np.array([right @ metres, right[0] * metres[1] - right[1] * metres[0]])
+
+    def cell(self, number, o):
+        """(file, rank) of an object's centre on a picture's board, at the edge where it lies beyond."""
+        away = self.across_and_along(number, np.subtract(o.center, self.cameras[number].position)[:2])
+        cell = np.floor(away / CELL) + (len(FILES) // 2, BEHIND)
+        return tuple(int(at) for at in np.clip(cell, 0, (len(FILES) - 1, len(RANKS) - 1)))
+
+    def floor(self, objects):
+        """On the best picture's board: "in picture 4 bed:d6, lamp:h4", of one alone without its number."""
+        best = self.best(objects)
+        laid = ", ".join(f"{o.category}:{name(self.cell(best, o))}" for o in objects)
+        return laid if self.alone else f"in picture {best + 1} {laid}"
+
+    def ways(self, objects, said=()):
+        """From the first of the objects to each of the others on the best picture's board, with what is said of it."""
+        best = self.best(objects)
+        return ways({o.category: self.cell(best, o) for o in objects}, said)
+
+    def bearings(self, objects):
+        """From the first of the objects to each of the others, clockwise from where the best picture looks."""
+        best, (a, *others) = self.best(objects), objects
+        return [bearing(*self.across_and_along(best, np.subtract(b.center, a.center)[:2])) for b in others]
+
+
+def name(cell):
+    return FILES[cell[0]] + RANKS[cell[1]]
+
+
+def way(a, b):
+    """Steps from one cell to another, across and along: "4 right 2 back"."""
+    across, along = np.subtract(b, a)
+    return f"{abs(across)} {'left' if across < 0 else 'right'} {abs(along)} {'back' if along < 0 else 'front'}"
+
+
+def ways(cells, said=()):
+    """From the first of {label: cell} to the others, each with what is said of it: "from bed:d6 to lamp:h4 4 right
+    2 back: 120, to rug:d3 0 right 3 back: 180". Squares are said again: what stands side by side is soon compared."""
+    (start, first), *others = cells.items()
+    told = [f"to {label}:{name(cell)} {way(first, cell)}" for label, cell in others]
+    if said:
+        told = [f"{steps}: {more}" for steps, more in zip(told, said)]
+    return f"from {start}:{name(first)} {', '.join(told)}"
+
+
+def bearing(right, ahead):
+    return int(np.round(np.degrees(np.arctan2(right, ahead)) / TURN)) * TURN % 360
+
+
+def turn(ahead, there):
+    """From facing one bearing to facing another, the shorter way round: "60 left"."""
+    right = (there - ahead) % 360
+    return f"{right} right" if right <= 180 else f"{360 - right} left"
+
+
+def floor_rows(scene, size, rng):
+    """Rows of floor.jsonl about the single picture of a row of scenes.jsonl, if two of its objects can be named."""
+    sights, found = Sights(scene, "single_image", size), []
+    if len(sights.named) < 2:
+        return found
+    for _ in range(ROWS):
+        objects = [sights.named[i] for i in rng.permutation(len(sights.named))[: rng.integers(2, ASKED + 1)]]
+        found.append(("floor", f"On the floor: {', '.join(o.category for o in objects)}?", sights.floor(objects)))
+    found += [_reckoning(kind, rng) for kind in ("way", "turn", "turn") for _ in range(ROWS // 2)]
+    return [{"question": question, "answer": answer, "question_type": kind} for kind, question, answer in found]
+
+
+def _reckoning(kind, rng):
+    """A question on a map that is made up, and its answer."""
+    labels = [NAMES[3:][i] for i in rng.permutation(len(NAMES) - 3)[: rng.integers(3, ASKED + 2)]]
+    cells = dict(zip(labels, rng.integers((1, 1), (len(FILES) - 1, len(RANKS)), size=(len(labels), 2))))
+    laid = "On the floor " + ", ".join(f"{label}:{name(cell)}" for label, cell in cells.items()) + "."
+    stand, *others = [labels[i] for i in rng.permutation(len(labels))]
+    if kind == "way":
+        reached = {label: cell for label, cell in cells.items() if label != stand}
+        return kind, f"{laid} Distance from {stand}?", ways({stand: cells[stand]} | reached)
+    face, target = others[:2]
+    ahead, there = [bearing(*(cells[other] - cells[stand])) for other in (face, target)]
+    question = f"{laid} Standing at the {stand} and facing the {face}, where is the {target}?"
+    told = ways({label: cells[label] for label in (stand, face, target)}, (ahead, there))
+    return kind, question, f"{told}, turn {turn(ahead, there)}"

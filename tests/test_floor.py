@@ -1,0 +1,112 @@
+"""The floor as a map: objects stand where the rows say, and steps, bearings and turns lead from one to another."""
+
+import json
+import re
+from collections import defaultdict
+
+import numpy as np
+import pytest
+from test_spatial import SIZE, truth
+
+from data.rooms import floor
+from data.rooms.scene import camera_from_json
+from data.rooms.spatial import ANGLE_MARGIN
+from nanoladder.dataset import read_rows, rows_of
+
+SIGN = {"right": 1, "front": 1, "left": -1, "back": -1}
+
+
+@pytest.fixture(scope="module")
+def asked():
+    """{question_type: [(row, its room)]} of the rows about many rooms."""
+    found = defaultdict(list)
+    for index in range(100):
+        room = truth(index)
+        for row in floor.floor_rows(room, SIZE, np.random.default_rng(index)):
+            found[row["question_type"]].append((row, room))
+    assert min(map(len, found.values())) > 100 and set(found) == {"floor", "way", "turn"}
+    return found
+
+
+def cells(text):
+    """{label: (file, rank)} of "bed:d6, lamp:g3"."""
+    return {label: ("abcdefghijkl".index(cell[0]), int(cell[1:])) for label, cell in
+            (part.split(":") for part in text.split(", "))}  # fmt: skip
+
+
+def steps(text):
+    """(across, along) of "4 right 2 back"."""
+    across, side, along, way = text.split()
+    return int(across) * SIGN[side], int(along) * SIGN[way]
+
+
+def unit(bearing):
+    return np.array([np.sin(np.radians(bearing)), np.cos(np.radians(bearing))])
+
+
+def test_objects_stand_where_the_row_says(asked):
+    """The camera's own lens, tilted upright, against the corner points of the square."""
+    inside, places = 0, set()
+    for row, room in asked["floor"]:
+        found, objects = cells(row["answer"]), {o["category"]: o for o in room["objects"]}
+        camera = camera_from_json(room["frames"][0]["camera"])
+        assert row["question"] == f"On the floor: {', '.join(found)}?" and 1 < len(found) <= 4
+        for label, cell in found.items():
+            if [o["category"] for o in room["objects"]].count(label) > 1:
+                continue  # the other one is out of sight
+            yaw = np.arctan2(camera.rotation[2, 1], camera.rotation[2, 0])  # of where the camera looks
+            x, y = np.subtract(objects[label]["center"], camera.position)[:2]
+            ahead, left = x * np.cos(yaw) + y * np.sin(yaw), y * np.cos(yaw) - x * np.sin(yaw)
+            low = np.array([cell[0] - 6, cell[1] - 2]) * 0.8
+            if 0 < cell[0] < 11 and 0 < cell[1] < 9:  # beyond the board's edge all is in its last squares
+                assert (low - 1e-6 <= [-left, ahead]).all() and ([-left, ahead] <= low + 0.8 + 1e-6).all()
+                inside += 1
+            places.add(cell)
+    assert inside > 300 and len(places) > 30
+
+
+def reckoned(question):
+    """{label: square} of the map that a question lays out, and who stands, faces and is looked for."""
+    laid, asked = re.fullmatch(r"On the floor (.*?)\. (.*)\?", question).groups()
+    labels = re.fullmatch(r"Distance from (.*)|Standing at the (.*) and facing the (.*), where is the (.*)", asked)
+    return cells(laid), [label for label in labels.groups() if label]
+
+
+def check_ways(answer, stand, at):
+    """Every square is the map's, and the steps lead from the first to each: the labels that are reached."""
+    start, *ends = re.findall(r"(?:from|to) ([a-z]+):(\w\d)(?: (\d+ \w+ \d+ \w+))?", answer)
+    assert start == (stand, "abcdefghijkl"[at[stand][0]] + str(at[stand][1]), "")
+    for label, square, way in ends:
+        assert cells(f"{label}:{square}")[label] == at[label] == tuple(np.add(at[stand], steps(way)))
+    return [label for label, *_ in ends]
+
+
+def test_ways_lead_there(asked):
+    for row, _ in asked["way"]:
+        at, (stand,) = reckoned(row["question"])
+        assert set(check_ways(row["answer"], stand, at)) == at.keys() - {stand}
+
+
+def test_turns_end_at_the_bearing_and_are_the_shorter_way(asked):
+    for row, _ in asked["turn"]:
+        at, (stand, face, target) = reckoned(row["question"])
+        assert check_ways(row["answer"], stand, at) == [face, target]
+        bearings = [int(bearing) for bearing in re.findall(r": (\d+)", row["answer"])]
+        for label, bearing in zip((face, target), bearings, strict=True):
+            moved = np.subtract(at[label], at[stand])
+            assert bearing % floor.TURN == 0 <= bearing < 360
+            assert unit(bearing) @ moved >= np.linalg.norm(moved) * np.cos(np.radians(floor.TURN / 2 + 1e-6))
+        degrees, side = re.search(r"turn (\d+) (left|right)$", row["answer"]).groups()
+        assert (bearings[0] + int(degrees) * SIGN[side] - bearings[1]) % 360 == 0 <= int(degrees) <= 180
+
+
+def test_rounding_two_bearings_moves_no_turn_over_a_border():
+    assert 2 * floor.TURN / 2 <= ANGLE_MARGIN
+
+
+def test_rows_are_made_and_read(rooms):
+    for split in ("train", "test"):
+        rows = read_rows(rooms / split / "floor.jsonl")
+        assert rows_of(rows, "floor") == rows and len({row.question_id for row in rows}) == len(rows) > 20
+    raw = [json.loads(line) for line in (rooms / "train" / "floor.jsonl").open()]
+    assert {row["question_type"] for row in raw} == {"floor", "way", "turn"}
