@@ -1,10 +1,10 @@
 """The floor as a map: where objects stand seen from above, in squares of CELL metres, and the way from one to another.
 
-One picture is laid out at a time: its camera stands in the middle of the board's lower edge and looks up, so an object
-two metres ahead of it and one to its right is at h4. Of several pictures, a thought lays out the one that shows most of
-the objects.
-VSI-Bench (arXiv 2412.14171, section 6) found that models which draw such a map first tell distances better; thoughts
-(traces.py) lay it out before they compare, and floor.jsonl teaches it before that, to stage 2, in three kinds of rows:
+One picture is laid out at a time: its camera stands in the middle of the line between ranks 1 and 2 and looks up, so an
+object two metres ahead of it and one to its right is at h4. Of several pictures, a thought lays out the one that shows
+most of the objects. VSI-Bench (arXiv 2412.14171) found that models which draw such a map first compare distances
+better; thoughts (traces.py) lay it out before they compare, and floor.jsonl teaches it before that, to stage 2, in
+three kinds of rows:
 
     floor  On the floor: bed, lamp?    bed:d6, lamp:h4
     way    On the floor bed:d6, lamp:h4, rug:d3. Distance from bed?
@@ -27,7 +27,7 @@ FILES, RANKS = "abcdefghijkl", "0123456789"  # from the left, and from the camer
 BEHIND = 2  # ranks behind the camera: what another picture shows may lie there
 TURN = 15  # degrees; two bearings rounded to it keep every turn within spatial.ANGLE_MARGIN
 ASKED = 4  # objects a row asks for, at most
-ROWS = 4  # floor and turn rows about a picture, and half as many way rows
+ROWS = 4  # floor rows about a picture, as many turn rows, and half as many way rows
 
 
 class Sights(View):
