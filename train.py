@@ -132,7 +132,7 @@ STAGES = {
     # Where one object alone is asked about, its name tells nothing, and a model that sees many such pictures learns
     # to ignore names and to box whatever stands out. Emptier rooms come first for the same reason.
     "1": dict(min_objects=2, climb=0.3),
-    # The boxes of stage 1 are mixed in, or they would be forgotten. Half of all teaches the floor as a map, which
+    # The boxes of stage 1 are mixed in, or they would be forgotten. 45 % of them teach the floor as a map, which
     # thoughts will reckon with. The eye has seen enough: what is new is to compare.
     # Views and videos cost several times as much as a picture and ask for the same and more: so they come late.
     "2": dict(init="runs/stage1", data="datasets/rooms-spatial", images=9600, out="runs/stage2", steps=1200, late=0.65,

@@ -88,7 +88,7 @@ class Row:
 
     @property
     def kind(self):
-        """What a mixture counts by: localization, seeing, cold, or of spatial questions what they are about."""
+        """What a mixture counts by: localization, seeing, floor, cold, or of spatial questions what they are about."""
         if self.is_localization:
             return "localization"
         if self.solution:

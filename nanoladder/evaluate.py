@@ -250,9 +250,9 @@ def score_splits(model, tokenizer, image_config, splits, summarize, say, folder=
 
     A split may also be a real benchmark, by its name, whose entry of scores is nanoladder/benchmarks.py's average.
 
-    scores is what scores.json holds: {"localization": {"test", "ood"}, "seeing": likewise, "rooms-si", "rooms-si-ood",
-    ..., "overall": mean of the benchmarks' averages, "overall-ood", "intervals": of these}; a benchmark's summary also
-    has "shuffled", and "blind" where `blind`, the scores of a model trained without pictures, has it.
+    scores is what scores.json holds: {"localization": {"test", "ood"}, "seeing", "floor": likewise, "rooms-si",
+    "rooms-si-ood", ..., "overall": mean of the benchmarks' averages, "overall-ood", "intervals": of these}; a
+    benchmark's summary also has "shuffled", and "blind" where `blind`, the scores of a model trained without pictures, has it.
     folder: where answers are kept on the way, to go on from after a kill. samples: answers to each row at temperature 1
     for "semantic_entropy". attention: measure where localization answers look. asking: options of predict.
     """
