@@ -75,7 +75,7 @@ class Settings:
     think: bool = setting(False, "ask spatial questions to be thought about first, and score the answer block")
     out: str | None = setting(None, "folder for what is found; default MODEL/eval, with hints MODEL/eval-HINTS")
     batch_size: int = setting(128, "answers decoded together")
-    max_new_tokens: int = setting(128, "an answer that has not ended by then is cut; the paper: 1024 when thinking")
+    max_new_tokens: int = setting(192, "an answer that has not ended by then is cut; the paper: 1024 when thinking")
     temperature: float = setting(0.0, "of sampling; 0 is greedy decoding")
     hints: str = setting("none", "what the prompt tells of the asked objects", choices=["none", "boxes", "directions"])
     samples: int = setting(0, "answers to each row at temperature 1, for semantic entropy; 0 is off")

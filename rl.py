@@ -93,7 +93,7 @@ class Settings:
     prompts: int = setting(16, "prompts a step (B), over all ranks")
     group_size: int = setting(8, "answers sampled for each prompt (G)")
     micro_prompts: int = setting(4, "prompts whose answers go through one forward and backward pass")
-    max_new_tokens: int = setting(128, "an answer that has not ended by then is cut")
+    max_new_tokens: int = setting(192, "an answer that has not ended by then is cut")
     temperature: float = setting(1.0, "of sampling; the update uses the same")
     clip_eps: float = setting(0.2, "how far the ratio may move before its gradient is cut")
     kl_coef: float = setting(0.01, "weight of the KL to the reference; 0 needs no reference")

@@ -117,7 +117,7 @@ class Settings:
     shard: bool = setting(False, "split the model over torchrun's ranks (FSDP2) instead of copying it to each (DDP)")
     workers: int = setting(0, "processes that load images; 0 loads in the loop")
     eval_rows: int = setting(1000, "held-out rows of each split to score at the end")
-    max_new_tokens: int = setting(128, "an answer to be scored that has not ended by then is cut")
+    max_new_tokens: int = setting(192, "an answer to be scored that has not ended by then is cut")
     eval_every: int = setting(300, "steps between scores on a few validation rows")
     save_every: int = setting(200, "steps between saved states")
     skip: tuple = setting((), "rungs that --stage all leaves out", choices=list(RUNGS))
@@ -126,8 +126,8 @@ class Settings:
 
 # What each stage means, and what a GPU changes. Flags override both.
 STAGES = {
-    "0": dict(init="scratch", data="datasets/rooms-base", images=60_000, out="runs/stage0", mix="seeing=1",
-              steps=10_000, questions=6, climb=0.5, look=0.25, dense=3.0, lr=6e-3, muon_lr=0.02,
+    "0": dict(init="scratch", data="datasets/rooms-base", images=60_000, out="runs/stage0", steps=10_000,
+              mix="seeing=0.9,reckoning=0.1", questions=6, climb=0.5, look=0.25, dense=3.0, lr=6e-3, muon_lr=0.02,
               eval_every=1000, save_every=250),
     # Where one object alone is asked about, its name tells nothing, and a model that sees many such pictures learns
     # to ignore names and to box whatever stands out. Emptier rooms come first for the same reason.
@@ -137,7 +137,7 @@ STAGES = {
     # Views and videos cost several times as much as a picture and ask for the same and more: so they come late.
     "2": dict(init="runs/stage1", data="datasets/rooms-spatial", images=9600, out="runs/stage2", steps=1200, late=0.65,
               micro_batch_size=4, questions=6, freeze_vision=True, eval_rows=500,
-              mix="localization=0.1,floor=0.45,single_image=0.2,multi_view=0.15,video=0.1"),
+              mix="localization=0.1,floor=0.35,reckoning=0.1,single_image=0.2,multi_view=0.15,video=0.1"),
     # Short, for it teaches a form more than a skill; direct answers and boxes are replayed, so that neither is lost.
     # What is held out is asked to think first.
     "cold": dict(init="runs/stage2", data="datasets/rooms-spatial", images=9600, out="runs/cold", steps=320,
@@ -148,7 +148,7 @@ STAGES = {
 }  # fmt: skip
 # What prepare.py is asked for beside --pictures, and for how many of these there is a view set and a video too.
 PREPARE = {
-    "0": (["--seeing"], 0),
+    "0": (["--seeing"], 1 / 16),
     "1": ([], 0),
     "2": (["--held-out", "200", "--questions", "8"], 1 / 8),
     "cold": (["--held-out", "200", "--questions", "8", "--traces", "1255"], 1 / 8),  # the paper's number of traces
@@ -203,7 +203,7 @@ def build(s, runtime, texts):
         tokenizer = Tokenizer.train(texts)
         config = speaking(PRESETS[s.preset], tokenizer)
         model = Qwen2_5_VL(config).to(runtime.device)
-        image_config = ImageConfig(config.vision.patch_size, coordinates=config.vision.in_channels > 3)
+        image_config = ImageConfig(config.vision.patch_size, coordinates=config.vision.in_channels > 3, numbered=True)
     else:
         folder = checkpoint.find(s.model or (checkpoint.BASE if s.init == "base" else s.init))
         dtype = torch.bfloat16 if s.lora_rank and s.amp and not s.shard else torch.float32  # frozen ones need no more
@@ -212,6 +212,7 @@ def build(s, runtime, texts):
         if s.stage == "0" and s.model is None:  # the base makes the words of all rungs, in every sitting
             known, tokenizer = tokenizer, Tokenizer.train(texts)
             model = translate(model, known, tokenizer).to(runtime.device)
+            image_config = dataclasses.replace(image_config, numbered=True)
     if s.blind:  # no contrast: every pixel is the mean's, to one part in a billion; kept in the checkpoint
         image_config = dataclasses.replace(image_config, std=(1e9,) * 3)
     if s.lora_rank:
@@ -529,7 +530,7 @@ def said_tokens(rows, tokenizer, image_config, model):
 
 def corpus(rows):
     """Texts for a new tokenizer: the stage's questions and answers, and all that the rungs above ask and answer."""
-    for row in rows[:100_000]:
+    for row in rows[:: max(1, len(rows) // 100_000)]:
         yield prompt_text(row)
         yield target_text(row, ImageConfig())
     yield '[{"label":"bed","bbox_2d":[12,34,56,78]},{"label":"sofa","bbox_2d":[9,8,7,65]}]'
@@ -537,7 +538,7 @@ def corpus(rows):
     for name in NAMES:
         yield from (phrase.format(*[f"the {name}"] * 3, all=f"{name}, {name}") for phrase in asked)
     yield "Options: A. left B. right C. back D. front\nAnswer with one option.\nAnswer with a number.\n" + THINK
-    for word in ("user", "assistant", *(word for sectors in SECTORS.values() for word in sectors)):
+    for word in ("user", "assistant", "Picture 1: ", *(word for sectors in SECTORS.values() for word in sectors)):
         yield f"{word}\n {word}"
     for _, phrases in THOUGHTS.values():
         yield from (in_tags(re.sub(r"{.*?}", " 1", phrase), "A") for phrase in phrases)

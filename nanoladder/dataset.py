@@ -28,6 +28,7 @@ import zlib
 from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from string import ascii_uppercase
 
@@ -42,19 +43,22 @@ from nanoladder.rewards import parse_choice, parse_motion, parse_thought
 
 IGNORE_INDEX = -100  # labels without a loss, as torch.nn.functional.cross_entropy has it
 DATA_TYPES = ("single_image", "multi_view", "video")
-SETS = ("multi_view", "video")  # of these, those that show several pictures
 # question_types with options to choose from; "choice" is any that only a benchmark asks, told apart by its task
 CHOICES = ("relative distance", "relative direction", "appearance order", "route planning", "choice", "pick")
 NUMBERS = ("object size", "room size", "object count", "absolute distance")  # in cm, m^2, pieces, m
 MOTION = "view change"  # how the camera moved between two views: metres and degrees along five axes
-SEEING = ("point", "list", "colour", "place", "side", "which", "count", "order", "next", "describe",
-          "pick")  # stage 0's, any short text; to "pick" is a choice
-FLOOR = ("floor", "way", "turn")  # of data/rooms/floor.py: where things stand, seen from above
+# Questions whose answer is any short text, by the kind of row that asks them; to "pick" is a choice.
+TEXTS = {
+    "seeing": ("point", "list", "colour", "place", "side", "which", "count", "order", "next", "describe", "pictures",
+               "pick"),  # stage 0's, of data/rooms/seeing.py
+    "floor": ("floor",),  # of data/rooms/floor.py: where things stand, seen from above
+    "reckoning": ("way", "turn"),  # likewise, with a map that is given
+}  # fmt: skip
 TRACE = "trace"  # of a cold-start row that does not tell its type
-QUESTION_TYPES = ("localization", *CHOICES, *NUMBERS, MOTION, *SEEING, *FLOOR, TRACE)
+QUESTION_TYPES = ("localization", *CHOICES, *NUMBERS, MOTION, *chain(*TEXTS.values()), TRACE)
 # The file in a split's folder that holds the rows of each kind (Row.kind).
 FILES = {"localization": "localization.jsonl", "seeing": "seeing.jsonl", **dict.fromkeys(DATA_TYPES, "spatial.jsonl"),
-         "floor": "floor.jsonl", "cold": "cold.jsonl"}  # fmt: skip
+         "floor": "floor.jsonl", "reckoning": "floor.jsonl", "cold": "cold.jsonl"}  # fmt: skip
 # What follows a question that is to be thought about first; rewards.parse_thought reads what comes of it.
 THINK = "Think in <think></think>, then answer in <answer></answer>."
 VIDEO_FPS = 2.0  # frames a second that a row's video frames are taken to have; the rooms' walks make 0.6 m/s of it
@@ -88,14 +92,12 @@ class Row:
 
     @property
     def kind(self):
-        """What a mixture counts by: localization, seeing, floor, cold, or of spatial questions what they are about."""
+        """What a mixture counts by, a key of FILES; of spatial questions it is what they are about."""
         if self.is_localization:
             return "localization"
         if self.solution:
             return "cold"
-        if self.question_type in FLOOR:
-            return "floor"
-        return "seeing" if self.question_type in SEEING else self.data_type
+        return next((kind for kind, types in TEXTS.items() if self.question_type in types), self.data_type)
 
 
 # ---------------------------------------------------------------- reading, with every complaint before training
@@ -130,11 +132,11 @@ def read_kinds(folder, kinds, limit=None, think=False, data_types=DATA_TYPES):
     """Checked rows of the given kinds in a split's folder, a subset of at most `limit` of each, images opened once.
 
     think: whether spatial questions are to be thought about first; what is seen at a glance never is.
-    data_types: those that traces may be about.
+    data_types: those that maps and traces may be about.
     """
     read = {file: read_rows(Path(folder) / file) for file in dict.fromkeys(FILES[kind] for kind in kinds)}
-    if "cold" in kinds:
-        read[FILES["cold"]] = [row for row in read[FILES["cold"]] if row.data_type in data_types]
+    for file, found in read.items():
+        read[file] = [row for row in found if row.kind not in ("floor", "cold") or row.data_type in data_types]
     rows = [row for kind in kinds for row in subset(rows_of(read[FILES[kind]], kind), limit)]
     for row in rows:
         row.think |= think and row.kind in DATA_TYPES
@@ -411,8 +413,7 @@ class Dataset(torch.utils.data.Dataset):
             "position_ids": torch.cat(positions, dim=1),
         }
         if self.dense:
-            pictures = zip(rows[0].images, example["grid_thw"])
-            example["dense_targets"] = torch.cat([dense_targets(*p, self.image_config, self.dense) for p in pictures])
+            example["dense_targets"] = dense_targets(rows[0], example["grid_thw"], self.image_config, self.dense)
         return example
 
 
@@ -420,7 +421,8 @@ def encode_prompt(row, tokenizer, image_config, model_config, ask=False):
     """The shared prefix of a row's images or video, followed by its question if `ask` (for generation)."""
     is_video = row.data_type == "video"
     pixel_values, grid_thw = _load_pictures(row.images, is_video, image_config)
-    ids = tokenizer.prefix([t * h * w // image_config.merge_size**2 for t, h, w in grid_thw], is_video)
+    counts = [t * h * w // image_config.merge_size**2 for t, h, w in grid_thw]
+    ids = tokenizer.prefix(counts, is_video, image_config.numbered)
     if ask:
         ids = ids + tokenizer.question(prompt_text(row))
     seconds = [image_config.temporal_patch_size / VIDEO_FPS]
@@ -445,15 +447,22 @@ def _load_pictures(paths, is_video, image_config):
     return pixel_values, [grid]
 
 
-def dense_targets(path, grid_thw, image_config, kinds):
+def dense_targets(row, grids, image_config, kinds):
     """What each image token shows, by share of its cell: squares of a board, then each kind of index image.
 
-    kinds: {kind: how many values IMAGE.kind.png has}. [tokens, 2 * SIDE + all values]; each thing asked sums to 1.
+    kinds: {kind: how many values IMAGE.kind.png has}. [tokens, 2 * SIDE + all values]; each thing asked sums to 1. A
+    token of a video shows the same cell of `temporal_patch_size` frames, and their mean.
     """
-    rows, cols = grid_thw[1] // image_config.merge_size, grid_thw[2] // image_config.merge_size
-    side = image_config.patch_size * image_config.merge_size
-    indices = [index_shares(path.with_suffix(f".{kind}.png"), rows, cols, side, n) for kind, n in kinds.items()]
-    return torch.cat((board_squares(rows, cols), *indices), dim=1)
+    grids = list(grids) * (len(row.images) if row.data_type == "video" else 1)
+    shares = []
+    for path, grid in zip(row.images, grids, strict=True):
+        rows, cols = grid[1] // image_config.merge_size, grid[2] // image_config.merge_size
+        side = image_config.patch_size * image_config.merge_size
+        indices = [index_shares(path.with_suffix(f".{kind}.png"), rows, cols, side, n) for kind, n in kinds.items()]
+        shares.append(torch.cat((board_squares(rows, cols), *indices), dim=1))
+    if row.data_type == "video":
+        return torch.stack(shares).unflatten(0, (-1, image_config.temporal_patch_size)).mean(1).flatten(0, 1)
+    return torch.cat(shares)
 
 
 def index_shares(path, rows, cols, side, count):
@@ -529,18 +538,26 @@ def plan_order(levels, total, climb, seed):
 
 def plan_mixture(groups, shares, total, climb, seed, late=0.0):
     """plan_order over groups of several kinds: each climbs by itself, and at each place of the order comes the kind
-    that lags furthest behind its share. shares: {kind: weight}; views and videos join after the `late` share of all.
+    that lags furthest behind its share. shares: {kind: weight}; what is asked about several pictures joins after the
+    `late` share of all.
     """
-    due, turns, taken = dict.fromkeys(shares, 0.0), [], Counter()
+    piles = {}  # groups by (kind, whether they show several pictures)
+    for i, group in enumerate(groups):
+        if group[0].kind in shares:
+            piles.setdefault((group[0].kind, len(group[0].images) > 1), []).append(i)
+    sizes = Counter()
+    for (kind, _), own in piles.items():
+        sizes[kind] += len(own)
+    weights = {pile: shares[pile[0]] * len(own) / sizes[pile[0]] for pile, own in piles.items()}
+    due, turns, taken = dict.fromkeys(piles, 0.0), [], Counter()
     for n in range(total):
-        present = [kind for kind in shares if n >= late * total or kind not in SETS] or list(shares)
-        for kind in present:
-            due[kind] += shares[kind] / sum(shares[k] for k in present)
-        turns.append(max(present, key=lambda kind: due[kind] - taken[kind]))
+        present = [pile for pile in piles if n >= late * total or not pile[1]] or list(piles)
+        for pile in present:
+            due[pile] += weights[pile] / sum(weights[p] for p in present)
+        turns.append(max(present, key=lambda pile: due[pile] - taken[pile]))
         taken[turns[-1]] += 1
     orders = {}
-    for kind, count in taken.items():
-        own = [i for i, group in enumerate(groups) if group[0].kind == kind]
-        planned = plan_order([groups[i][0].level for i in own], count, climb, seed)
-        orders[kind] = iter([(epoch, own[i]) for epoch, i in planned])
-    return [next(orders[kind]) for kind in turns]
+    for pile, count in taken.items():
+        planned = plan_order([groups[i][0].level for i in piles[pile]], count, climb, seed)
+        orders[pile] = iter([(epoch, piles[pile][i]) for epoch, i in planned])
+    return [next(orders[pile]) for pile in turns]

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from nanoladder.attention import image_attention, share_in_boxes
 from nanoladder.benchmarks import BENCHMARKS as REAL
 from nanoladder.common import UserError, progress, read_jsonl, write_json, write_jsonl
-from nanoladder.dataset import boxes_in_input, encode_prompt, prompt_text, rows_of, target_text
+from nanoladder.dataset import TEXTS, boxes_in_input, encode_prompt, prompt_text, rows_of, target_text
 from nanoladder.generate import generate
 from nanoladder.image import fit
 from nanoladder.pictures import draw_attention, draw_samples
@@ -84,7 +84,7 @@ class Journal:
 
 
 @torch.no_grad()
-def predict(model, tokenizer, image_config, rows, batch_size=128, max_new_tokens=128, temperature=0.0, samples=0,
+def predict(model, tokenizer, image_config, rows, batch_size=128, max_new_tokens=192, temperature=0.0, samples=0,
             journal=None, about=None, say=None, title="evaluate"):  # fmt: skip
     """Answers to `rows` with their scores: a list of dicts in the rows' order, ready for predictions.jsonl.
 
@@ -210,7 +210,7 @@ class Summary:
     def __call__(self, kind, predictions):
         if kind == "localization":
             return summarize_localization(predictions, self.constant_box)
-        if kind in ("seeing", "floor"):
+        if kind in TEXTS:
             return summarize_answers(predictions, self.rows[kind])
         return summarize_spatial(predictions, self.rows[kind])
 
@@ -250,9 +250,10 @@ def score_splits(model, tokenizer, image_config, splits, summarize, say, folder=
 
     A split may also be a real benchmark, by its name, whose entry of scores is nanoladder/benchmarks.py's average.
 
-    scores is what scores.json holds: {"localization": {"test", "ood"}, "seeing", "floor": likewise, "rooms-si",
-    "rooms-si-ood", ..., "overall": mean of the benchmarks' averages, "overall-ood", "intervals": of these}; a
-    benchmark's summary also has "shuffled", and "blind" where `blind`, the scores of a model trained without pictures, has it.
+    scores is what scores.json holds: {"localization": {"test", "ood"}, "seeing", "floor", "reckoning": likewise,
+    "rooms-si", "rooms-si-ood", ..., "overall": mean of the benchmarks' averages, "overall-ood", "intervals": of these}.
+    A benchmark's summary also has "shuffled", and "blind" where `blind`, the scores of a model trained without
+    pictures, has it.
     folder: where answers are kept on the way, to go on from after a kill. samples: answers to each row at temperature 1
     for "semantic_entropy". attention: measure where localization answers look. asking: options of predict.
     """

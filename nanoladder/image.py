@@ -33,6 +33,7 @@ class ImageConfig:
     mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
     std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
     coordinates: bool = False  # two more channels, each pixel's x and y (CoordConv, arXiv 1807.03247); ours alone
+    numbered: bool = False  # "Picture 3: " stands before the third of several pictures (Qwen's add_vision_id)
 
     @property
     def factor(self) -> int:

@@ -19,7 +19,7 @@ torch.set_num_threads(2)
 def rooms(tmp_path_factory):
     """Folder of a small rooms data set with localization and seeing rows."""
     folder = tmp_path_factory.mktemp("data") / "rooms"
-    prepare(folder, "--seeing")
+    prepare(folder, "--seeing", "--view-sets", "2", "--videos", "2")
     return folder
 
 

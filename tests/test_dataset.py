@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from nanoladder.dataset import (
     boxes_in_input,
     check_images,
     collate,
+    dense_targets,
     encode_prompt,
     index_shares,
     is_alone,
@@ -227,6 +229,20 @@ def test_index_shares_count_pixels(tmp_path):
     assert shares[1, 5] == 0.5 and shares[35, 2] == 1 and shares[0, 0] == 1
 
 
+def test_a_videos_token_is_held_to_the_mean_of_its_two_frames(tmp_path):
+    paths = [tmp_path / f"{k}.png" for k in range(4)]
+    for k, path in enumerate(paths):
+        Image.fromarray(np.full((96, 96), k, np.uint8)).save(path.with_suffix(".names.png"))
+    kinds = {"names": 5}
+    film, album = (SimpleNamespace(images=tuple(paths), data_type=kind) for kind in ("video", "multi_view"))
+    targets = dense_targets(film, [(2, 12, 12)], CONFIG, kinds)
+    assert targets.shape == (72, 21) and torch.equal(targets[:36, :16], board_squares(6, 6))
+    expected = torch.tensor([[0.5, 0.5, 0, 0, 0], [0, 0, 0.5, 0.5, 0]]).repeat_interleave(36, 0)
+    assert torch.equal(targets[:, 16:], expected)
+    apart = dense_targets(album, [(1, 12, 12)] * 4, CONFIG, kinds)
+    assert apart.shape == (144, 21) and apart[36:72, 17].eq(1).all()
+
+
 def test_every_image_token_has_its_square_of_the_board():
     squares = board_squares(6, 8)  # six rows of eight tokens
     assert squares.shape == (48, 16)
@@ -261,11 +277,16 @@ def test_a_mixture_keeps_its_shares_everywhere(tmp_path):
 
 def test_views_and_videos_join_late(tmp_path):
     boxes, numbers = read_rows(folder_with(tmp_path, GOOD, NUMBER))
-    groups = [[boxes]] * 3 + [[numbers]] * 3 + [[dataclasses.replace(numbers, data_type="video")]] * 3
+    groups = [[boxes]] * 3 + [[numbers]] * 3 + [
+        [dataclasses.replace(numbers, data_type="video", images=numbers.images * 2)]
+    ] * 3
     shares = {"localization": 0.25, "single_image": 0.25, "video": 0.5}
     kinds = [groups[i][0].kind for _, i in plan_mixture(groups, shares, 100, 0.0, seed=0, late=0.6)]
     assert "video" not in kinds[:60] and kinds[:60].count("localization") == 30
     assert [kinds[60:].count(kind) for kind in shares] == [10, 10, 20]
+    both = [[dataclasses.replace(boxes, images=boxes.images * n)] for n in (1, 1, 1, 2)]  # one kind, one group in four
+    several = [len(both[i][0].images) - 1 for _, i in plan_mixture(both, {"localization": 1}, 80, 0.0, 0, late=0.5)]
+    assert sum(several[:40]) == 0 and sum(several[40:]) == 10
 
 
 def test_a_folder_without_held_out_rows_keeps_scenes_back(tmp_path, monkeypatch):

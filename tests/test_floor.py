@@ -11,19 +11,23 @@ from test_spatial import SIZE, truth
 from data.rooms import floor
 from data.rooms.scene import camera_from_json
 from data.rooms.spatial import ANGLE_MARGIN
-from nanoladder.dataset import read_rows, rows_of
+from nanoladder.dataset import DATA_TYPES, read_rows, rows_of
 
 SIGN = {"right": 1, "front": 1, "left": -1, "back": -1}
 
 
 @pytest.fixture(scope="module")
 def asked():
-    """{question_type: [(row, its room)]} of the rows about many rooms."""
+    """{question_type: [(row, its room)]} of the rows about many rooms; of "floor" the pictures too."""
     found = defaultdict(list)
     for index in range(100):
         room = truth(index)
-        for row in floor.floor_rows(room, SIZE, np.random.default_rng(index)):
+        rng = np.random.default_rng(index)
+        for row in floor.reckoning_rows(rng):
             found[row["question_type"]].append((row, room))
+        for kind, pace in (("single_image", 1), ("multi_view", 1), ("video", 2)):
+            frames = [frame for frame in room["frames"] if frame["data_type"] == kind][::pace]
+            found["floor"] += [(row, room, frames) for row in floor.floor_rows(room, kind, SIZE, rng)]
     assert min(map(len, found.values())) > 100 and set(found) == {"floor", "way", "turn"}
     return found
 
@@ -47,10 +51,11 @@ def unit(bearing):
 def test_objects_stand_where_the_row_says(asked):
     """The camera's own lens, tilted upright, against the corner points of the square."""
     inside, places = 0, set()
-    for row, room in asked["floor"]:
+    for row, room, frames in asked["floor"]:
         found, objects = cells(row["answer"]), {o["category"]: o for o in room["objects"]}
-        camera = camera_from_json(room["frames"][0]["camera"])
-        assert row["question"] == f"On the floor: {', '.join(found)}?" and 1 < len(found) <= 4
+        number, labels = re.fullmatch(r"On the floor(?: of picture (\d))?: (.*)\?", row["question"]).groups()
+        assert labels == ", ".join(found) and 0 < len(found) <= 4 and (number is None) == (len(frames) == 1)
+        camera = camera_from_json(frames[int(number or 1) - 1]["camera"])
         for label, cell in found.items():
             if [o["category"] for o in room["objects"]].count(label) > 1:
                 continue  # the other one is out of sight
@@ -107,6 +112,8 @@ def test_rounding_two_bearings_moves_no_turn_over_a_border():
 def test_rows_are_made_and_read(rooms):
     for split in ("train", "test"):
         rows = read_rows(rooms / split / "floor.jsonl")
-        assert rows_of(rows, "floor") == rows and len({row.question_id for row in rows}) == len(rows) > 20
+        kinds = [rows_of(rows, kind) for kind in ("floor", "reckoning")]
+        assert min(map(len, kinds)) > 20 and {row.data_type for row in kinds[0]} == {*DATA_TYPES}
+        assert sum(map(len, kinds)) == len(rows) == len({row.question_id for row in rows})
     raw = [json.loads(line) for line in (rooms / "train" / "floor.jsonl").open()]
     assert {row["question_type"] for row in raw} == {"floor", "way", "turn"}

@@ -16,11 +16,12 @@ from data.rooms.questions import (
     MIN_SIDE,
     MIN_VISIBILITY,
     NAMES,
+    clearly_seen,
     localization_rows,
 )
 from data.rooms.render import render, visible_objects
-from data.rooms.scene import make_scene, scene_from_json, single_camera
-from data.rooms.seeing import APART, DEPTHS, Sight, album_rows, seeing_rows
+from data.rooms.scene import make_scene, scene_from_json, single_camera, view_cameras
+from data.rooms.seeing import APART, DEPTHS, Sight, album_rows, seeing_rows, tour_rows
 from nanoladder.common import UserError
 
 
@@ -33,7 +34,7 @@ def rows(path):
 
 
 def test_same_bytes_with_another_number_of_workers_and_after_a_kill(rooms, tmp_path, monkeypatch):
-    settings = ["--pictures", "24", "--held-out", "8", "--view-sets", "0", "--videos", "0", "--seeing"]
+    settings = ["--pictures", "24", "--held-out", "8", "--view-sets", "2", "--videos", "2", "--seeing"]
     again = tmp_path / "again"
     done = []
 
@@ -257,6 +258,28 @@ def test_album_answers_are_true_of_all_pictures_together():
                            for name in row["answer"].split(", "))  # fmt: skip
             checked[kind] += 1
     assert set(checked) == {"describe", "count", "pick", "list"} and min(checked.values()) >= 10
+
+
+def test_tour_answers_are_true_of_each_picture():
+    checked = Counter()
+    for index in range(12):
+        scene = make_scene(5, "train", index, 1 + index % 3)
+        frames = [(render(scene, camera, 96), camera) for camera in view_cameras(scene)]
+        sights = [Sight(scene, frame, visible_objects(scene, camera, frame)) for frame, camera in frames]
+        shown = {o.id: o.category for sight in sights for o in scene.objects if (sight.frame.ids == o.id).any()}
+        for row in tour_rows(sights, np.random.default_rng(index)):
+            if row["question_type"] == "pictures":
+                for item in json.loads(row["answer"]):
+                    (o,) = [o for o in scene.objects if o.category == item["label"] and o.id in shown]
+                    seen = [n for n, sight in enumerate(sights, 1)
+                            if o.id in sight.visible and clearly_seen(sight.visible[o.id], 96)]  # fmt: skip
+                    assert item["pictures"] == seen != []
+            elif row["question_type"] == "describe":
+                sight = sights[int(re.search(r" in picture (\d)\.$", row["question"])[1]) - 1]
+                asked = re.sub(r" in picture \d\.$", ".", row["question"])
+                check_described(row | {"question": asked}, facts_of(scene, sight.frame, sight.visible))
+            checked[row["question_type"]] += 1
+    assert set(checked) == {"pictures", "describe", "list"} and min(checked.values()) >= 10
 
 
 def test_index_images_name_every_pixel(rooms):

@@ -212,13 +212,14 @@ def test_stage_2_mixes_kinds_and_scores_each_benchmark(tmp_path, capsys):
     scores = json.loads((tmp_path / "out" / "scores.json").read_text())
     benchmarks = {"rooms-si", "rooms-mv", "rooms-video"}
     twins = {name + "-ood" for name in benchmarks}
-    assert set(scores) == {"localization", "floor", "overall", "overall-ood", "intervals"} | benchmarks | twins
+    beside = {"localization", "floor", "reckoning", "overall", "overall-ood", "intervals"}
+    assert set(scores) == beside | benchmarks | twins
     wanted = {"avg", "micro", "nq", "mcq", "types", "constant", "shuffled", "n"}
     wanted |= {"interval", "nq_interval", "mcq_interval"}
     assert all(set(scores[name]) == wanted for name in benchmarks | twins)
     assert scores["overall"] == pytest.approx(sum(scores[name]["avg"] for name in benchmarks) / 3)
     val = json.loads((tmp_path / "out" / "metrics.jsonl").read_text().splitlines()[-1])["val"]
-    assert set(val) == {"localization", "floor", "single_image", "multi_view", "video"}
+    assert set(val) == {"localization", "floor", "reckoning", "single_image", "multi_view", "video"}
 
     asked = ["--data", str(tmp_path / "rooms"), "--rows", "12", "--bench", "rooms-si", "localization", "rooms-mv-ood"]
     evaluate.main(["--model", str(tmp_path / "out"), *asked])  # the same rows, asked by eval.py

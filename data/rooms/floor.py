@@ -1,20 +1,23 @@
 """The floor as a map: where objects stand seen from above, in squares of CELL metres, and the way from one to another.
 
 One picture is laid out at a time: its camera stands in the middle of the line between ranks 1 and 2 and looks up, so an
-object two metres ahead of it and one to its right is at h4. Of several pictures, a thought lays out the one that shows
-most of the objects. VSI-Bench (arXiv 2412.14171) found that models which draw such a map first compare distances
-better; thoughts (traces.py) lay it out before they compare, and floor.jsonl teaches it before that, to stage 2, in
-three kinds of rows:
+object two metres ahead of it and one to its right is at h4. Of several pictures, a thought lays out the first that
+shows most of the objects. VSI-Bench (arXiv 2412.14171) found that models which draw such a map first compare distances
+better; thoughts (traces.py) lay it out before they compare, and floor.jsonl teaches it before that, in three types of
+rows, the first of kind "floor" and for stage 2, the others of kind "reckoning" and for the base too:
 
-    floor  On the floor: bed, lamp?    bed:d6, lamp:h4
+    floor  On the floor: bed, lamp?    bed:d6, lamp:h4        of several pictures: On the floor of picture 3: bed, lamp?
     way    On the floor bed:d6, lamp:h4, rug:d3. Distance from bed?
            from bed:d6 to lamp:h4 4 right 2 back, to rug:d3 0 right 3 back
     turn   On the floor bed:d6, lamp:h4, rug:d3. Standing at the bed and facing the lamp, where is the rug?
            from bed:d6 to lamp:h4 4 right 2 back: 120, to rug:d3 0 right 3 back: 180, turn 60 right
 
-The first is found in the pictures; the others are made up and show only how to reckon with a map.
+The first is found in the pictures; the others are made up and show only how to reckon with a map, as a language model
+of any size can.
 A bearing is in degrees clockwise from where the camera looks, to the nearest TURN.
 """
+
+from collections import Counter
 
 import numpy as np
 
@@ -31,61 +34,72 @@ ROWS = 4  # floor rows about a picture, as many turn rows, and half as many way 
 
 
 class Sights(View):
-    """Objects as the pictures of one modality show them, from the picture that shows most of them."""
+    """Objects as the pictures of one modality show them; of a walk, two frames are one picture, as in a video's tokens.
+
+    Pictures count from 1.
+    """
 
     def __init__(self, scene, data_type, size):
         self.frames = [frame for frame in scene["frames"] if frame["data_type"] == data_type]
         super().__init__(scene, self.frames, size)
-        self.size, self.alone = size, len(self.frames) == 1
+        self.size, self.alone, self.pace = size, len(self.frames) == 1, 2 if data_type == "video" else 1
         self.by_name = {o.category: o for o in self.named}
 
-    def first(self, o):
-        """The first picture that shows an object clearly, counted from 0 as all here."""
-        return self.clear[o.id][0]
+    def picture(self, frame):
+        return frame // self.pace + 1
+
+    def pictures(self, o):
+        """Those that show an object clearly."""
+        return list(dict.fromkeys(map(self.picture, self.clear[o.id])))
 
     def best(self, objects):
-        """The picture that shows most of them, as much as a sliver, and of such ones most of them clearly."""
-        shown = [[sum(number in seen[o.id] for o in objects) for seen in (self.shown, self.clear)]
-                 for number in range(len(self.frames))]  # fmt: skip
-        return shown.index(max(shown))
+        """The first of the pictures that show most of them."""
+        counts = Counter(number for o in objects for number in self.pictures(o))
+        return min(counts, key=lambda number: (-counts[number], number))
 
     def see(self, objects):
-        """Objects as the base describes them, in the best picture or else their first; one alone has no number."""
-        items, best = [], self.best(objects)
+        """What the base tells of them: in one picture alone squares and depths, or else the pictures of each."""
+        if not self.alone:
+            return as_json([{"label": o.category, "pictures": self.pictures(o)} for o in objects])
+        items, (frame,) = [], self.frames
         for o in objects:
-            number = best if best in self.shown[o.id] else self.first(o)
-            frame = self.frames[number]
             seen = frame["visible"][str(o.id)]
             x1, y1, x2, y2 = seen["bbox"]
-            item = {"label": o.category} | ({} if self.alone else {"picture": number + 1})
-            items.append(item | {"square": square(((x1 + x2) / 2, (y1 + y2) / 2), self.size),
-                                 "depth": depth_letter(seen["depth"], frame["farthest"])})  # fmt: skip
+            items.append({"label": o.category, "square": square(((x1 + x2) / 2, (y1 + y2) / 2), self.size),
+                          "depth": depth_letter(seen["depth"], frame["farthest"])})  # fmt: skip
         return as_json(items)
 
     def meet(self, objects):
-        """The first picture of each, counted from 1."""
-        return as_json([{"label": o.category, "picture": self.first(o) + 1} for o in objects])
+        """The first picture of each."""
+        return as_json([{"label": o.category, "picture": self.pictures(o)[0]} for o in objects])
 
     def depth(self, o):
-        """Metres ahead of its first picture's camera."""
-        return self.cameras[self.first(o)].project([o.center])[1][0]
+        """Metres ahead of the camera that first shows it clearly."""
+        return self.cameras[self.clear[o.id][0]].project([o.center])[1][0]
+
+    def camera(self, number):
+        """That of a picture, or of its first frame."""
+        return self.cameras[(number - 1) * self.pace]
 
     def across_and_along(self, number, metres):
         """Of a vector in plan, its parts to the right and ahead of a picture's camera, which is upright."""
-        right = self.cameras[number].rotation[0, :2]
+        right = self.camera(number).rotation[0, :2]
         return np.array([right @ metres, right[0] * metres[1] - right[1] * metres[0]])
 
     def cell(self, number, o):
         """(file, rank) of an object's centre on a picture's board, at the edge where it lies beyond."""
-        away = self.across_and_along(number, np.subtract(o.center, self.cameras[number].position)[:2])
+        away = self.across_and_along(number, np.subtract(o.center, self.camera(number).position)[:2])
         cell = np.floor(away / CELL) + (len(FILES) // 2, BEHIND)
         return tuple(int(at) for at in np.clip(cell, 0, (len(FILES) - 1, len(RANKS) - 1)))
+
+    def lay(self, number, objects):
+        """On a picture's board: "bed:d6, lamp:h4"."""
+        return ", ".join(f"{o.category}:{name(self.cell(number, o))}" for o in objects)
 
     def floor(self, objects):
         """On the best picture's board: "in picture 4 bed:d6, lamp:h4", of one alone without its number."""
         best = self.best(objects)
-        laid = ", ".join(f"{o.category}:{name(self.cell(best, o))}" for o in objects)
-        return laid if self.alone else f"in picture {best + 1} {laid}"
+        return self.lay(best, objects) if self.alone else f"in picture {best} {self.lay(best, objects)}"
 
     def ways(self, objects, said=()):
         """From the first of the objects to each of the others on the best picture's board, with what is said of it."""
@@ -128,22 +142,30 @@ def turn(ahead, there):
     return f"{right} right" if right <= 180 else f"{360 - right} left"
 
 
-def floor_rows(scene, size, rng):
-    """Rows of floor.jsonl about the single picture of a row of scenes.jsonl, if two of its objects can be named."""
-    sights, found = Sights(scene, "single_image", size), []
-    if len(sights.named) < 2:
-        return found
+def floor_rows(scene, data_type, size, rng):
+    """Rows of kind "floor" about the pictures that a row of scenes.jsonl has of a modality, one of them at a time."""
+    sights, found = Sights(scene, data_type, size), []
     for _ in range(ROWS):
-        objects = [sights.named[i] for i in rng.permutation(len(sights.named))[: rng.integers(2, ASKED + 1)]]
-        found.append(("floor", f"On the floor: {', '.join(o.category for o in objects)}?", sights.floor(objects)))
-    found += [_reckoning(kind, rng) for kind in ("way", "turn", "turn") for _ in range(ROWS // 2)]
-    return [{"question": question, "answer": answer, "question_type": kind} for kind, question, answer in found]
+        number = int(rng.integers(sights.picture(len(sights.frames) - 1))) + 1
+        shown = [o for o in sights.named if number in sights.pictures(o)]
+        if objects := [shown[i] for i in rng.permutation(len(shown))[: rng.integers(2, ASKED + 1)]]:
+            where = "" if sights.alone else f" of picture {number}"
+            asked = f"On the floor{where}: {', '.join(o.category for o in objects)}?"
+            found.append({"question": asked, "answer": sights.lay(number, objects), "question_type": "floor"})
+    return found
+
+
+def reckoning_rows(rng):
+    """Rows of kind "reckoning"."""
+    rows = [_reckoning(kind, rng) for kind in ("way", "turn", "turn") for _ in range(ROWS // 2)]
+    return [{"question": question, "answer": answer, "question_type": kind} for kind, question, answer in rows]
 
 
 def _reckoning(kind, rng):
     """A question on a map that is made up, and its answer."""
     labels = [NAMES[3:][i] for i in rng.permutation(len(NAMES) - 3)[: rng.integers(3, ASKED + 2)]]
-    cells = dict(zip(labels, rng.integers((1, 1), (len(FILES) - 1, len(RANKS)), size=(len(labels), 2))))
+    inner = [(across, along) for across in range(1, len(FILES) - 1) for along in range(1, len(RANKS))]
+    cells = {label: np.array(inner[i]) for label, i in zip(labels, rng.permutation(len(inner)))}
     laid = "On the floor " + ", ".join(f"{label}:{name(cell)}" for label, cell in cells.items()) + "."
     stand, *others = [labels[i] for i in rng.permutation(len(labels))]
     if kind == "way":

@@ -27,7 +27,7 @@ import numpy as np
 from PIL import Image
 
 from data.rooms.balance import balance
-from data.rooms.floor import floor_rows
+from data.rooms.floor import floor_rows, reckoning_rows
 from data.rooms.questions import NAMES, localization_rows
 from data.rooms.render import contact_sheet, render, visible_objects
 from data.rooms.scene import (
@@ -40,7 +40,7 @@ from data.rooms.scene import (
     view_cameras,
     walk_cameras,
 )
-from data.rooms.seeing import ALBUM, Sight, album_rows, depth_levels, seeing_rows
+from data.rooms.seeing import ALBUM, Sight, album_rows, depth_levels, seeing_rows, tour_rows
 from data.rooms.spatial import room_facts
 from data.rooms.traces import traces_from_truth
 from nanoladder.common import (
@@ -57,7 +57,7 @@ from nanoladder.common import (
 
 PAPER = {"pictures": 5929, "view_sets": 5752, "videos": 9000}  # SpatialLadder-26k, section 3 of the paper
 SHARD = 50  # rooms a worker makes at a time; a finished shard is never made again
-ALBUM_EVERY = 10  # rooms for each album, which asks about the pictures of the first ALBUM of them together
+ALBUM_EVERY = 10  # rooms for each album, which asks about the pictures of the first two to ALBUM of them together
 
 
 @dataclass
@@ -141,8 +141,10 @@ def make_shard(s, split, shard):
     shown = [_make_room(s, split, shard, index, rows) for index in indices]
     if s.seeing:
         for first in range(0, len(shown) - ALBUM + 1, ALBUM_EVERY):
-            index, (sights, names) = indices[first], zip(*shown[first : first + ALBUM])
-            questions = album_rows(sights, np.random.default_rng([s.seed, SPLITS.index(split), index, 7]))
+            index = indices[first]
+            rng = np.random.default_rng([s.seed, SPLITS.index(split), index, 7])
+            sights, names = zip(*shown[first : first + rng.integers(2, ALBUM + 1)])
+            questions = album_rows(sights, rng)
             album = {"image": names, "data_type": "multi_view", "level": max(sight.scene.level for sight in sights)}
             rows["seeing"] += [{"question_id": index * 100 + 50 + k} | q | album for k, q in enumerate(questions)]
     for kind in reversed(_kinds(s)):
@@ -162,7 +164,7 @@ def _make_room(s, split, shard, index, rows):
         "multi_view": lambda: view_cameras(scene),
         "video": lambda: walk_cameras(scene),
     }
-    frames, single, new = [], None, {}
+    frames, shots = [], {}  # as scenes.jsonl has them; by modality, Sights and names
     for modality, count in _wanted(s, split).items():
         if index >= count:
             continue
@@ -174,23 +176,33 @@ def _make_room(s, split, shard, index, rows):
             Image.fromarray(frame.rgb).save(path, compress_level=1)
             frames.append({"image": name, "data_type": modality, "camera": camera_to_json(camera), "visible": visible,
                            "farthest": round(float(frame.depth.max()), 3)})  # fmt: skip
-            if modality != "single_image":
-                continue
-            single = Sight(scene, frame, visible), name
-            row = {"image": [name], "data_type": modality, "level": level, "scene": scene.id}
-            new = {"localization": localization_rows(scene, visible, s.size, stream(2))}
+            shots.setdefault(modality, []).append((Sight(scene, frame, visible), name))
             if s.seeing:
-                new["seeing"] = seeing_rows(single[0], stream(3))
                 _save_index_images(scene, frame, path)
     truth = scene_to_json(scene)
     del truth["cameras"]
     rows["scenes"].append(truth | {"frames": frames})
     rows["spatial"].append(room_facts(rows["scenes"][-1], s.size))
-    if single:
-        new["floor"] = floor_rows(rows["scenes"][-1], s.size, stream(8))
-    for kind, questions in new.items():
-        rows[kind] += [{"question_id": index * 100 + k} | q | row for k, q in enumerate(questions)]
-    return single
+
+    def add(kind, modality, questions, first=0):
+        row = {"image": [name for _, name in shots[modality]], "data_type": modality, "level": level, "scene": scene.id}
+        rows[kind] += [{"question_id": index * 100 + k} | q | row for k, q in enumerate(questions, first)]
+
+    for number, modality in enumerate(cameras):
+        if modality not in shots:
+            continue
+        add("floor", modality, floor_rows(rows["scenes"][-1], modality, s.size, stream(8 + number)), 10 * number)
+        if s.seeing and number:
+            pace = 2 if modality == "video" else 1  # one token of a video shows two frames: they are one picture
+            sights = [sight for sight, _ in shots[modality][::pace]]
+            add("seeing", modality, tour_rows(sights, stream(11 + number)), 55 + 15 * number)
+    if "single_image" in shots:
+        sight = shots["single_image"][0][0]
+        add("localization", "single_image", localization_rows(scene, sight.visible, s.size, stream(2)))
+        add("floor", "single_image", reckoning_rows(stream(11)), 30)
+        if s.seeing:
+            add("seeing", "single_image", seeing_rows(sight, stream(3)))
+    return shots.get("single_image", [None])[0]
 
 
 def _save_index_images(scene, frame, path):

@@ -5,17 +5,18 @@ chessboard; how far an object is, is told as a share of the farthest point in vi
 """
 
 import json
+from collections import Counter
 
 import numpy as np
 
 from data.rooms.furniture import COLOURS
-from data.rooms.questions import NAMES, enumerate_words, in_view, the, unique
+from data.rooms.questions import NAMES, clearly_seen, enumerate_words, in_view, the, unique
 
 FACTS = ("square", "place", "colour", "depth")  # what can be asked of an object
 BOARD = ("abcdefgh", "12345678")  # a square: its file from the left, its rank from the top
 DEPTHS = "stuvwxyz"  # eighths of the way from the camera (s) to the farthest point in view (z)
 PLACES = tuple(f"{row} {col}" for row in ("upper", "middle", "lower") for col in ("left", "centre", "right"))
-ALBUM = 4  # pictures of different rooms that album_rows asks about together
+ALBUM = 8  # pictures of different rooms, at most, that album_rows asks about together
 APART = 0.1  # of the picture's side, or of the farther depth: what is compared differs by so much
 
 
@@ -137,7 +138,7 @@ def seeing_rows(sight, rng):
         gaps = [((sight.centre[p.id][0] - sight.centre[o.id][0]) * step, p.category) for p in sight.objects]
         answer = min([gap for gap in gaps if gap[0] > 0], default=(0, "nothing"))[1]
         ask("next", f"What is next to the {o.category} on the {'right' if step > 0 else 'left'}?", answer)
-    _compare(sheet, sight, sheet.draw(sight.unique, 2), lambda question, right, wrong: ask("order", question, right))
+    _compare(sheet, sight, draw(sight.unique, 2), lambda question, right, wrong: ask("order", question, right))
     for _ in range(2):
         _compare(sheet, sight, draw(sight.unique, rng.integers(2, 5)), sheet.pick)
         _relate(sheet, sight, draw(sight.unique, 2))
@@ -164,23 +165,47 @@ def album_rows(sights, rng):
     for _, o, where in sheet.draw(once, 3):
         right = str(where["picture"])
         sheet.pick(f"In which picture is the {o.category}?", right, [n for n in numbers if n != right])
-    number = int(rng.integers(len(sights)))
-    if sights[number].objects:
-        sheet.ask("list", f"What is in picture {number + 1}, from left to right?", sights[number].left_to_right())
+    _list_one(sheet, sights)
+    return sheet.rows
+
+
+def tour_rows(sights, rng):
+    """Questions on several pictures of one room: which of them show what, and what do they show of it?"""
+    sheet, found = Sheet(rng), {}  # by the name of what no other shares: the pictures that show it clearly
+    shown = Counter(o.category for o in sights[0].scene.objects if any(o.id in sight.visible for sight in sights))
+    for number, sight in enumerate(sights, 1):
+        for o in sight.scene.objects:
+            if shown[o.category] == 1 and o.id in sight.visible and clearly_seen(sight.visible[o.id], sight.size):
+                found.setdefault(o.category, []).append(number)
+    for _ in range(6 if found else 0):
+        asked = sheet.draw(sorted(found), rng.integers(1, 5))
+        answer = as_json([{"label": label, "pictures": found[label]} for label in asked])
+        sheet.ask("pictures", f"Tell the pictures of {enumerate_words([f'the {label}' for label in asked])}.", answer)
+    for _ in range(6):
+        number = int(rng.integers(len(sights)))
+        if group := [(sights[number], o, {}) for o in sheet.draw(sights[number].unique, rng.integers(1, 5))]:
+            _describe(sheet, group, FACTS, f" in picture {number + 1}")
+    _list_one(sheet, sights)
     return sheet.rows
 
 
 # ---------------------------------------------------------------- one question each
 
 
-def _describe(sheet, group, facts):
+def _describe(sheet, group, facts, where=""):
     """group: (sight, object, what else is known of it) of each; these facts always count among those asked."""
     told = sheet.draw([*group[0][2], *sheet.draw(facts, sheet.rng.integers(1, 4))], 4)
     items = []
     for sight, o, known in group:
         values = sight.tell(o, [fact for fact in told if fact not in known]) | known
         items.append({key: values[key] for key in ("label", *told)})
-    sheet.ask("describe", f"Tell the {enumerate_words(told)} of {the(o for _, o, _ in group)}.", as_json(items))
+    sheet.ask("describe", f"Tell the {enumerate_words(told)} of {the(o for _, o, _ in group)}{where}.", as_json(items))
+
+
+def _list_one(sheet, sights):
+    number = int(sheet.rng.integers(len(sights)))
+    if sights[number].objects:
+        sheet.ask("list", f"What is in picture {number + 1}, from left to right?", sights[number].left_to_right())
 
 
 def _ask_count(sheet, where, counts):

@@ -75,22 +75,23 @@ def object_size(row, sights):
 def room_size(row, sights):
     """The earliest two pictures that show opposite corners."""
     framed = framed_corners(sights)
-    first = [int(np.argmax(seen)) + 1 if seen.any() else len(framed) + 1 for seen in framed.T]
+    first = [sights.picture(np.argmax(seen) if seen.any() else len(framed)) for seen in framed.T]
     pair = min((first[0], first[2]), (first[1], first[3]), key=max)
     return {"a": min(pair), "b": max(pair), "sides": " x ".join(f"{side:.2f}" for side in sights.room)}
 
 
 def object_count(row, sights):
     """Every counted object at the first picture that shows it clearly, and how many are new in each."""
-    counted = sorted((o for o in sights.objects if o.category in row["asked"]), key=sights.first)
-    new = Counter(map(sights.first, counted))
+    counted = sorted((o for o in sights.objects if o.category in row["asked"]), key=lambda o: sights.clear[o.id])
+    new = Counter(sights.pictures(o)[0] for o in counted)
     return {"seen": sights.meet(counted), "sum": " + ".join(map(str, new.values()))}
 
 
 def relative_distance(row, sights):
     target, *others = objects = [sights.by_name[name] for name in (row["asked"][0], *_texts(row))]
     gaps = [f"{box_distance(target, o):.1f}" for o in others]
-    return {"floor": sights.floor(objects), "ways": sights.ways(objects, gaps)}
+    seen = "" if sights.alone else sights.see(objects) + " "
+    return {"seen": seen, "floor": sights.floor(objects), "ways": sights.ways(objects, gaps)}
 
 
 def relative_direction(row, sights):
@@ -102,8 +103,8 @@ def relative_direction(row, sights):
 
 
 def appearance_order(row, sights):
-    """The pictures that first show each clearly, in the order they are asked in: to be sorted."""
-    return {"seen": sights.meet([sights.by_name[name] for name in row["asked"]])}
+    """The pictures that show each clearly, in the order they are asked in: to be sorted by the first."""
+    return {"seen": sights.see([sights.by_name[name] for name in row["asked"]])}
 
 
 THOUGHTS = {
@@ -124,8 +125,8 @@ THOUGHTS = {
         "First in {seen}. There are {sum} = {answer}.",
     )),
     "relative distance": (relative_distance, (
-        "On the floor {floor}: {ways}. The closest is {answer}.",
-        "On the floor {floor}, {ways}, so {answer}.",
+        "{seen}On the floor {floor}: {ways}. The closest is {answer}.",
+        "{seen}On the floor {floor}, {ways}, so {answer}.",
     )),
     "relative direction": (relative_direction, (
         "{seen} On the floor {floor}: {ways}: {answer}.",
