@@ -95,8 +95,8 @@ def load_image_config(folder) -> ImageConfig:
     try:
         mean, std = tuple(hf["image_mean"]), tuple(hf["image_std"])
         names = ("patch_size", "merge_size", "temporal_patch_size", "min_pixels", "max_pixels")
-        ours = {name: bool(hf.get(name, False)) for name in ("coordinates", "numbered")}
-        return ImageConfig(mean=mean, std=std, **ours, **{name: int(hf[name]) for name in names})
+        coordinates = bool(hf.get("coordinates", False))
+        return ImageConfig(mean=mean, std=std, coordinates=coordinates, **{name: int(hf[name]) for name in names})
     except (KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: lacks a usable {error}") from None
 

@@ -422,7 +422,7 @@ def encode_prompt(row, tokenizer, image_config, model_config, ask=False):
     is_video = row.data_type == "video"
     pixel_values, grid_thw = _load_pictures(row.images, is_video, image_config)
     counts = [t * h * w // image_config.merge_size**2 for t, h, w in grid_thw]
-    ids = tokenizer.prefix(counts, is_video, image_config.numbered)
+    ids = tokenizer.prefix(counts, is_video)
     if ask:
         ids = ids + tokenizer.question(prompt_text(row))
     seconds = [image_config.temporal_patch_size / VIDEO_FPS]
@@ -448,20 +448,23 @@ def _load_pictures(paths, is_video, image_config):
 
 
 def dense_targets(row, grids, image_config, kinds):
-    """What each image token shows, by share of its cell: squares of a board, then each kind of index image.
+    """What each image token shows, by share of its cell: squares of a board, which picture of SIDE, and each kind of
+    index image.
 
-    kinds: {kind: how many values IMAGE.kind.png has}. [tokens, 2 * SIDE + all values]; each thing asked sums to 1. A
+    kinds: {kind: how many values IMAGE.kind.png has}. [tokens, 3 * SIDE + all values]; each thing asked sums to 1. A
     token of a video shows the same cell of `temporal_patch_size` frames, and their mean.
     """
-    grids = list(grids) * (len(row.images) if row.data_type == "video" else 1)
-    shares = []
-    for path, grid in zip(row.images, grids, strict=True):
+    is_video = row.data_type == "video"
+    pace = image_config.temporal_patch_size if is_video else 1
+    grids, shares = list(grids) * (len(row.images) if is_video else 1), []
+    for number, (path, grid) in enumerate(zip(row.images, grids, strict=True)):
         rows, cols = grid[1] // image_config.merge_size, grid[2] // image_config.merge_size
         side = image_config.patch_size * image_config.merge_size
         indices = [index_shares(path.with_suffix(f".{kind}.png"), rows, cols, side, n) for kind, n in kinds.items()]
-        shares.append(torch.cat((board_squares(rows, cols), *indices), dim=1))
-    if row.data_type == "video":
-        return torch.stack(shares).unflatten(0, (-1, image_config.temporal_patch_size)).mean(1).flatten(0, 1)
+        picture = torch.eye(SIDE)[min(number // pace, SIDE - 1)].expand(rows * cols, -1)
+        shares.append(torch.cat((board_squares(rows, cols), picture, *indices), dim=1))
+    if is_video:
+        return torch.stack(shares).unflatten(0, (-1, pace)).mean(1).flatten(0, 1)
     return torch.cat(shares)
 
 

@@ -117,7 +117,10 @@ def generate(
     for step in range(max_new_tokens):
         logprobs = policy_logprobs(model.lm_head(hidden), temperature or 1.0, banned_ids)  # [rows, V]
         if temperature:
-            token = torch.multinomial(logprobs.exp(), 1, generator=generator)  # [rows, 1]
+            # One random number a row: torch.multinomial draws V of them, which takes nano a sixth of its time.
+            heaped = logprobs.exp().cumsum(dim=-1)
+            drawn = torch.rand(len(heaped), 1, generator=generator, device=device) * heaped[:, -1:]
+            token = torch.searchsorted(heaped, drawn, right=True)  # [rows, 1]
         else:
             token = logprobs.argmax(dim=-1, keepdim=True)
         ids[rows, step], chosen[rows, step] = token[:, 0], logprobs.gather(1, token)[:, 0]

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 MAX_FILE_PIXELS = 100_000_000  # a larger file is damaged or hostile
+COUNTED = 8  # pictures whose third coordinate lies between -1 and 1, as x and y do; later ones go on beyond
 
 
 class ImageError(ValueError):
@@ -32,8 +33,8 @@ class ImageConfig:
     max_pixels: int = 1280 * 28 * 28
     mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
     std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
-    coordinates: bool = False  # two more channels, each pixel's x and y (CoordConv, arXiv 1807.03247); ours alone
-    numbered: bool = False  # "Picture 3: " stands before the third of several pictures (Qwen's add_vision_id)
+    # Three more channels, ours alone: each pixel's x and y (CoordConv, arXiv 1807.03247), and which picture it is of.
+    coordinates: bool = False
 
     @property
     def factor(self) -> int:
@@ -112,20 +113,23 @@ def coordinate_patches(height: int, width: int, config: ImageConfig) -> np.ndarr
     return cut(np.broadcast_to(frame, (1, config.temporal_patch_size, *frame.shape)), config)
 
 
-def patchify(clips: np.ndarray, config: ImageConfig) -> np.ndarray:
-    """Cut uint8 clips [B, F, H, W, 3] into float32 patches [B*N, 3 * temporal * p * p], or 5 with coordinates.
+def patchify(clips: np.ndarray, config: ImageConfig, first: int = 0) -> np.ndarray:
+    """Cut uint8 clips [B, F, H, W, 3] into float32 patches [B*N, 3 * temporal * p * p], or 6 with coordinates.
 
     A still has F = 1; F short of whole temporal patches repeats the last frame. H and W are multiples of
-    config.factor. Patches come block by block: the m x m that share an image token follow one another.
+    config.factor. Patches come block by block: the m x m that share an image token follow one another. Stills, and
+    the temporal patches of a video, are counted from `first` on.
     """
     clips = np.concatenate([clips] + [clips[:, -1:]] * (-clips.shape[1] % config.temporal_patch_size), axis=1)
     blocks = cut(clips, config)  # [3, B*N, 2*p*p]
-    patches = np.empty((blocks.shape[1], 3 + 2 * config.coordinates, blocks.shape[2]), np.float32)
+    patches = np.empty((blocks.shape[1], 3 + 3 * config.coordinates, blocks.shape[2]), np.float32)
     for channel, values in enumerate(normal_values(config)):
         patches[:, channel] = values[blocks[channel]]
     if config.coordinates:
-        where = coordinate_patches(*clips.shape[2:4], config)  # the same for every frame
-        patches[:, 3:] = np.tile(where, (1, len(patches) // where.shape[1], 1)).swapaxes(0, 1)
+        where = coordinate_patches(*clips.shape[2:4], config)  # the same for every picture
+        pictures, size = len(patches) // where.shape[1], where.shape[1]
+        patches[:, 3:5] = np.tile(where, (1, pictures, 1)).swapaxes(0, 1)
+        patches[:, 5] = np.repeat((2 * (first + np.arange(pictures)) + 1) / COUNTED - 1, size)[:, None]
     return patches.reshape(len(patches), -1)
 
 
@@ -146,7 +150,11 @@ def size_of(image) -> tuple[int, int]:
 def preprocess(images: list, config: ImageConfig) -> tuple[Tensor, list[tuple[int, int, int]]]:
     """Stills (PIL or uint8 [H, W, 3], any sizes) -> pixel_values [N, C*2*p*p], grids (1, rows, columns)."""
     arrays = [resize(image, fit(size_of(image), config)) for image in images]
-    patches = [patchify(np.stack(list(same))[:, None], config) for _, same in groupby(arrays, np.shape)]
+    patches, first = [], 0
+    for _, same in groupby(arrays, np.shape):
+        clips = np.stack(list(same))[:, None]
+        patches.append(patchify(clips, config, first))
+        first += len(clips)
     grids = [(1, len(array) // config.patch_size, len(array[0]) // config.patch_size) for array in arrays]
     return torch.from_numpy(np.concatenate(patches) if len(patches) > 1 else patches[0]), grids
 

@@ -69,16 +69,16 @@ class Config:
 
 # A narrow head must do with few frequencies. To find an object by its name, a word is compared with image tokens
 # at any distance, so most of them must hardly turn: theta 10,000, and time gets the two fastest. That leaves the
-# width axis too slow to tell columns apart, so nano and small read two more channels, each pixel's x and y
-# (ImageConfig.coordinates).
+# width axis too slow to tell columns apart, and no token says which picture it is of: so nano and small read three
+# more channels, each pixel's x and y and the picture's number (ImageConfig.coordinates).
 PRESETS = {
     "nano": Config(
-        VisionConfig(4, 128, 256, 4, 128, patch_size=8, window_size=48, fullatt_block_indexes=(1, 3), in_channels=5),
+        VisionConfig(4, 128, 256, 4, 128, patch_size=8, window_size=48, fullatt_block_indexes=(1, 3), in_channels=6),
         vocab_size=1024, hidden_size=128, intermediate_size=384, num_hidden_layers=4, num_attention_heads=4,
         num_key_value_heads=2, rope_theta=1e4, mrope_section=(2, 3, 11), max_position_embeddings=4096,
     ),
     "small": Config(
-        VisionConfig(8, 384, 1024, 6, 512, patch_size=8, window_size=64, fullatt_block_indexes=(3, 7), in_channels=5),
+        VisionConfig(8, 384, 1024, 6, 512, patch_size=8, window_size=64, fullatt_block_indexes=(3, 7), in_channels=6),
         vocab_size=1024, hidden_size=512, intermediate_size=1408, num_hidden_layers=8, num_attention_heads=8,
         num_key_value_heads=4, rope_theta=1e4, mrope_section=(4, 6, 22), max_position_embeddings=8192,
     ),

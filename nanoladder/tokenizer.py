@@ -104,25 +104,18 @@ class Tokenizer:
 
     # ChatML, in the three pieces that training and generation put together:
     #   <|im_start|>user\n<|vision_start|>..<|vision_end|>   prefix, shared by every question about the images;
-    #                                                        a published Qwen's begins with a system's turn,
-    #                                                        ours numbers them: Picture 1: <|vision_start|>..
+    #                                                        a published Qwen's begins with a system's turn
     #   question<|im_end|>\n<|im_start|>assistant\n           question
     #   answer<|im_end|>                                      answer, the only piece with a loss
 
-    def prefix(self, token_counts, is_video=False, numbered=False):
-        """Opening of the user's turn with one run of places for each image, or for the video.
-
-        numbered: whether several images are told apart by "Picture 1: " before the first and so on, as Qwen's template
-        does with add_vision_id. Nothing else in what an image's tokens hold says which of them it is.
-        """
+    def prefix(self, token_counts, is_video=False):
+        """Opening of the user's turn with one run of places for each image, or for the video."""
         ids = []
         if self.has_system:
             ids += [self.im_start_id, *self.encode("system\n" + SYSTEM), self.im_end_id, *self.encode("\n")]
         ids += [self.im_start_id, *self.encode("user\n")]
         place = self.video_id if is_video else self.image_id
-        for number, count in enumerate(token_counts, 1):
-            if numbered and len(token_counts) > 1:
-                ids += self.encode(f"Picture {number}: ")
+        for count in token_counts:
             ids += [self.vision_start_id, *[place] * count, self.vision_end_id]
         return ids
 

@@ -94,7 +94,7 @@ def test_transformers_opens_it_and_computes_the_same(saved):
     torch.testing.assert_close(logits, wanted, atol=1e-4, rtol=0)
     processing = pytest.importorskip("transformers.models.qwen2_vl.image_processing_pil_qwen2_vl")
     theirs = processing.Qwen2VLImageProcessorPil.from_pretrained(folder)
-    colours = pixel_values.view(len(pixel_values), 5, -1)[:, :3].flatten(1)  # coordinates are ours alone
+    colours = pixel_values.view(len(pixel_values), 6, -1)[:, :3].flatten(1)  # coordinates are ours alone
     assert torch.equal(theirs([image], return_tensors="pt")["pixel_values"], colours)
 
 

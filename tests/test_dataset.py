@@ -236,11 +236,12 @@ def test_a_videos_token_is_held_to_the_mean_of_its_two_frames(tmp_path):
     kinds = {"names": 5}
     film, album = (SimpleNamespace(images=tuple(paths), data_type=kind) for kind in ("video", "multi_view"))
     targets = dense_targets(film, [(2, 12, 12)], CONFIG, kinds)
-    assert targets.shape == (72, 21) and torch.equal(targets[:36, :16], board_squares(6, 6))
+    assert targets.shape == (72, 29) and torch.equal(targets[:36, :16], board_squares(6, 6))
+    assert targets[:36, 16].eq(1).all() and targets[36:, 17].eq(1).all() and (targets[:, 16:24].sum(1) == 1).all()
     expected = torch.tensor([[0.5, 0.5, 0, 0, 0], [0, 0, 0.5, 0.5, 0]]).repeat_interleave(36, 0)
-    assert torch.equal(targets[:, 16:], expected)
+    assert torch.equal(targets[:, 24:], expected)
     apart = dense_targets(album, [(1, 12, 12)] * 4, CONFIG, kinds)
-    assert apart.shape == (144, 21) and apart[36:72, 17].eq(1).all()
+    assert apart.shape == (144, 29) and apart[36:72, 17].eq(1).all() and apart[36:72, 25].eq(1).all()
 
 
 def test_every_image_token_has_its_square_of_the_board():

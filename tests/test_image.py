@@ -81,18 +81,23 @@ def test_patches_can_be_put_together_again():
     pixel_values, grid = preprocess_video(list(clip), ImageConfig(patch_size=8, min_pixels=1, coordinates=True))
     assert grid == (2, 4, 6)
     mean, std = np.array(PUBLISHED.mean), np.array(PUBLISHED.std)
-    picture = np.zeros((*clip.shape[:3], 5))
+    picture = np.zeros((*clip.shape[:3], 6))
     index = 0
     for t in range(2):
         for y, x in ((y, x) for y in range(2) for x in range(3)):
             for dy, dx in ((0, 0), (0, 1), (1, 0), (1, 1)):
-                patch = pixel_values[index].numpy().reshape(5, 2, 8, 8).transpose(1, 2, 3, 0)
+                patch = pixel_values[index].numpy().reshape(6, 2, 8, 8).transpose(1, 2, 3, 0)
                 row, column = 8 * (2 * y + dy), 8 * (2 * x + dx)
                 picture[2 * t : 2 * t + 2, row : row + 8, column : column + 8] = patch
                 index += 1
     assert np.abs((picture[..., :3] * std + mean) * 255 - clip).max() < 1e-3
     x, y = picture[..., 3], picture[..., 4]  # of the pixels' centres, where the picture reaches from -1 to 1
     assert np.allclose(x, (np.arange(48) + 0.5) / 24 - 1) and np.allclose(y, ((np.arange(32) + 0.5) / 16 - 1)[:, None])
+    assert (picture[:2, ..., 5] == -7 / 8).all() and (picture[2:, ..., 5] == -5 / 8).all()
+    stills = [noise(32, 48, 0), noise(32, 48, 1), noise(48, 32, 2)]
+    pixel_values, _ = preprocess(stills, ImageConfig(patch_size=8, min_pixels=1, coordinates=True))
+    numbers = pixel_values.view(3, 24, 6, -1)[:, :, 5]
+    assert (numbers == torch.tensor([-7 / 8, -5 / 8, -3 / 8])[:, None, None]).all()
 
 
 def test_an_odd_number_of_frames_repeats_the_last():

@@ -35,13 +35,6 @@ def test_layout(tok):
         "<|im_start|>user\n<|vision_start|><|image_pad|><|image_pad|><|vision_end|>"
         "<|vision_start|><|image_pad|><|vision_end|>Locate it.<|im_end|>\n<|im_start|>assistant\nhere<|im_end|>"
     )
-    # As Qwen's template has it with add_vision_id, where there are several.
-    numbered = tok.decode(tok.prefix([1, 1], numbered=True))
-    assert numbered == "<|im_start|>user\n" + "".join(
-        f"Picture {n}: <|vision_start|><|image_pad|><|vision_end|>" for n in (1, 2)
-    )
-    assert tok.prefix([2], numbered=True) == tok.prefix([2])
-    assert tok.prefix([2], is_video=True, numbered=True) == tok.prefix([2], is_video=True)
 
 
 def test_save_load_and_open_in_transformers(tok, tmp_path):

@@ -149,8 +149,8 @@ def test_the_dense_loss_weighs_objects(rooms):
     kinds = {"names": len(train.NAMES), "depths": len(train.DEPTHS)}
     row = read_rows(rooms / "train" / "seeing.jsonl")[0]
     example = Dataset([row], tok, image_config, config, dense=kinds)[0, 0, 0]
-    words = {"files": list("abcdefgh"), "ranks": list("12345678"), "names": [" " + n for n in train.NAMES],
-             "depths": list("stuvwxyz")}  # fmt: skip
+    words = {"files": "abcdefgh", "ranks": "12345678", "pictures": "ijklmnop",
+             "names": [" " + n for n in train.NAMES], "depths": "stuvwxyz"}  # fmt: skip
     ids = {kind: torch.tensor([tok.encode(word)[0] for word in said]) for kind, said in words.items()}
     with torch.no_grad():
         _, loss = train.Losses(model, 1.0, ids)(collate([example]))

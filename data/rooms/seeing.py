@@ -14,6 +14,7 @@ from data.rooms.questions import NAMES, clearly_seen, enumerate_words, in_view, 
 
 FACTS = ("square", "place", "colour", "depth")  # what can be asked of an object
 BOARD = ("abcdefgh", "12345678")  # a square: its file from the left, its rank from the top
+PICTURES = "ijklmnop"  # which of several pictures a thing is in: to the dense loss alone, for answers give its number
 DEPTHS = "stuvwxyz"  # eighths of the way from the camera (s) to the farthest point in view (z)
 PLACES = tuple(f"{row} {col}" for row in ("upper", "middle", "lower") for col in ("left", "centre", "right"))
 ALBUM = 8  # pictures of different rooms, at most, that album_rows asks about together
