@@ -49,8 +49,8 @@ NUMBERS = ("object size", "room size", "object count", "absolute distance")  # i
 MOTION = "view change"  # how the camera moved between two views: metres and degrees along five axes
 # Questions whose answer is any short text, by the kind of row that asks them; to "pick" is a choice.
 TEXTS = {
-    "seeing": ("point", "list", "colour", "place", "side", "which", "count", "order", "next", "describe", "pictures",
-               "pick"),  # stage 0's, of data/rooms/seeing.py
+    "seeing": ("point", "list", "colour", "place", "side", "which", "count", "order", "next", "describe", "first",
+               "most", "pick"),  # stage 0's, of data/rooms/seeing.py
     "floor": ("floor",),  # of data/rooms/floor.py: where things stand, seen from above
     "reckoning": ("way", "turn"),  # likewise, with a map that is given
 }  # fmt: skip

@@ -267,19 +267,29 @@ def test_tour_answers_are_true_of_each_picture():
         frames = [(render(scene, camera, 96), camera) for camera in view_cameras(scene)]
         sights = [Sight(scene, frame, visible_objects(scene, camera, frame)) for frame, camera in frames]
         shown = {o.id: o.category for sight in sights for o in scene.objects if (sight.frame.ids == o.id).any()}
+
+        clear_in = {i: [number for number, sight in enumerate(sights, 1)
+                        if i in sight.visible and clearly_seen(sight.visible[i], 96)] for i in shown}  # fmt: skip
         for row in tour_rows(sights, np.random.default_rng(index)):
-            if row["question_type"] == "pictures":
+            if row["question_type"] == "first":
                 for item in json.loads(row["answer"]):
                     (o,) = [o for o in scene.objects if o.category == item["label"] and o.id in shown]
-                    seen = [n for n, sight in enumerate(sights, 1)
-                            if o.id in sight.visible and clearly_seen(sight.visible[o.id], 96)]  # fmt: skip
-                    assert item["pictures"] == seen != []
+                    assert item["picture"] == clear_in[o.id][0]
+            elif row["question_type"] == "most":
+                names = re.findall(r"the (\w+)", row["question"])
+                asked = [o for o in scene.objects if o.category in names and o.id in shown]
+                counts = Counter(number for o in asked for number in clear_in[o.id])
+                pixels = [(sight.frame.ids[..., None] == [o.id for o in asked]).sum() for sight in sights]
+                best = [number for number in counts if counts[number] == max(counts.values())]
+                assert len(asked) == len(names)
+                assert pixels[int(row["answer"]) - 1] == max(pixels[number - 1] for number in best)
+                assert int(row["answer"]) in best
             elif row["question_type"] == "describe":
                 sight = sights[int(re.search(r" in picture (\d)\.$", row["question"])[1]) - 1]
                 asked = re.sub(r" in picture \d\.$", ".", row["question"])
                 check_described(row | {"question": asked}, facts_of(scene, sight.frame, sight.visible))
             checked[row["question_type"]] += 1
-    assert set(checked) == {"pictures", "describe", "list"} and min(checked.values()) >= 10
+    assert set(checked) == {"first", "most", "describe", "list"} and min(checked.values()) >= 10
 
 
 def test_index_images_name_every_pixel(rooms):

@@ -58,14 +58,11 @@ def paired(frames):
     return [frames[k : k + pace] for k in range(0, len(frames), pace)]
 
 
-def clear_in(o, frames):
+def first_view(o, frames):
+    """Number of the first picture that shows an object clearly."""
     key = str(o["id"])
-    return [f for f in frames if key in f["visible"] and clear(f["visible"][key])]
-
-
-def views(o, frames):
-    """Numbers of the pictures that show an object clearly."""
-    return [number for number, own in enumerate(paired(frames), 1) if clear_in(o, own)]
+    shows = [any(key in f["visible"] and clear(f["visible"][key]) for f in own) for own in paired(frames)]
+    return 1 + shows.index(True)
 
 
 # ---------------------------------------------------------------- perceiving
@@ -78,7 +75,7 @@ def seen(thought):
 
 
 def depth_of(o, frames):
-    camera = camera_from_json(clear_in(o, frames)[0]["camera"])
+    camera = camera_from_json(paired(frames)[best_view([o], frames) - 1][0]["camera"])
     return camera.rotation[2] @ np.subtract(o["center"], camera.position)
 
 
@@ -86,14 +83,16 @@ def test_objects_are_where_the_trace_says(solved):
     places, depths = Counter(), Counter()
     for row, thought, room, frames in solved:
         objects, alone = shown(room, frames), row["data_type"] == "single_image"
-        if row["question_type"] in ("object count", "room size", "relative distance" if alone else ""):
+        if row["question_type"] in ("object count", "room size", "relative distance" if alone else "appearance order"):
+            continue
+        if not alone:
+            asked = {*row["asked"], *(option[3:] for option in row["options"] or () if option[3:] in objects)}
+            number = int(re.match(r"In picture (\d)\. ", thought)[1])
+            assert number == best_view([objects[name] for name in asked], frames)
             continue
         assert set(row["asked"]) <= {item["label"] for item in seen(thought)}
         for item in seen(thought):
             o = objects[item["label"]]
-            if not alone:
-                assert item == {"label": item["label"], "pictures": views(o, frames)}
-                continue
             assert item.keys() == {"label", "square", "depth"}
             (frame,), key = frames, str(o["id"])
             x1, y1, x2, y2 = frame["visible"][key]["bbox"]
@@ -111,17 +110,21 @@ def test_objects_are_where_the_trace_says(solved):
 
 def on_the_floor(thought, row, room):
     """{label: square} that the thought lays out, each where floor.jsonl has it; the steps it counts are theirs."""
-    laid = re.search(r"On the floor ((?:in picture \d+ )?[a-z]+:\w\d(?:, [a-z]+:\w\d)*)", thought)[1]
-    cells = dict(part.split(":") for part in re.sub(r"in picture \d+ ", "", laid).split(", "))
+    laid = re.search(r"On the floor ([a-z]+:\w\d(?:, [a-z]+:\w\d)*)", thought)[1]
+    cells = dict(part.split(":") for part in laid.split(", "))
     sights = floor.Sights(room, row["data_type"], SIZE)
     assert laid == sights.floor([sights.by_name[label] for label in cells])
     return cells
 
 
 def best_view(objects, frames):
-    """The first of the pictures that show most of the objects clearly: its number."""
-    shown = [number for o in objects for number in views(o, frames)]
-    return max(sorted(shown), key=shown.count)
+    """The picture whose (first) frame shows most of the objects clearly, and of several the largest: its number."""
+    def shown(frame):
+        here = [frame["visible"][str(o["id"])] for o in objects if str(o["id"]) in frame["visible"]]
+        return sum(map(clear, here)), sum(one["pixels"] for one in here)
+
+    sizes = [shown(own[0]) for own in paired(frames)]
+    return 1 + sizes.index(max(sizes))
 
 
 def steps(thought):
@@ -151,7 +154,7 @@ def test_absolute_distance(solved):
 def test_object_size(solved):
     for row, thought, room, frames in of(solved, "object size"):
         o = shown(room, frames)[row["asked"][0]]
-        depth, longest = numbers(re.sub(SEEN, "", thought))
+        depth, longest = numbers(re.sub(rf"{SEEN}|In picture \d\.", "", thought))
         assert depth == pytest.approx(depth_of(o, frames), abs=0.0501)
         assert longest == float(row["answer"]) == pytest.approx(100 * max(o["size"]), abs=0.501)
 
@@ -179,7 +182,7 @@ def test_object_count(solved):
     for row, thought, room, frames in of(solved, "object count"):
         listed = [(item["label"], item["picture"]) for item in seen(thought)]
         counted = [o for o in room["objects"] if o["category"] in row["asked"]]
-        assert Counter(listed) == Counter((o["category"], views(o, frames)[0]) for o in counted)
+        assert Counter(listed) == Counter((o["category"], first_view(o, frames)) for o in counted)
         pictures = [number for _, number in listed]
         assert pictures == sorted(pictures)
         *terms, total = numbers(re.findall(r"[\d+ ]+= \d+", thought)[0])
@@ -227,8 +230,9 @@ def test_relative_direction(solved):
 
 
 def test_appearance_order(solved):
-    for row, thought, *_ in of(solved, "appearance order"):
-        first = {item["label"]: item["pictures"][0] for item in seen(thought)}
+    for row, thought, room, frames in of(solved, "appearance order"):
+        first = {item["label"]: item["picture"] for item in seen(thought)}
+        assert first == {name: first_view(shown(room, frames)[name], frames) for name in row["asked"]}
         ordered = [first[name] for name in chosen(row).split(", ")]
         assert ordered == sorted(ordered) and thought.endswith(f" {chosen(row)}.")
         assert list(first) == row["asked"]

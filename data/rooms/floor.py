@@ -1,8 +1,8 @@
 """The floor as a map: where objects stand seen from above, in squares of CELL metres, and the way from one to another.
 
 One picture is laid out at a time: its camera stands in the middle of the line between ranks 1 and 2 and looks up, so an
-object two metres ahead of it and one to its right is at h4. Of several pictures, a thought lays out the first that
-shows most of the objects. VSI-Bench (arXiv 2412.14171) found that models which draw such a map first compare distances
+object two metres ahead of it and one to its right is at h4. Of several pictures, a thought lays out the one that shows
+most of the objects. VSI-Bench (arXiv 2412.14171) found that models which draw such a map first compare distances
 better; thoughts (traces.py) lay it out before they compare, and floor.jsonl teaches it before that, in three types of
 rows, the first of kind "floor" and for stage 2, the others of kind "reckoning" and for the base too:
 
@@ -17,12 +17,10 @@ of any size can.
 A bearing is in degrees clockwise from where the camera looks, to the nearest TURN.
 """
 
-from collections import Counter
-
 import numpy as np
 
 from data.rooms.questions import NAMES
-from data.rooms.seeing import as_json, depth_letter, square
+from data.rooms.seeing import as_json, depth_letter, most_of, square
 from data.rooms.spatial import View
 
 CELL = 0.8  # metres: with depths 10 % wrong, nine directions in ten still come out right
@@ -48,19 +46,15 @@ class Sights(View):
     def picture(self, frame):
         return frame // self.pace + 1
 
-    def pictures(self, o):
-        """Those that show an object clearly."""
-        return list(dict.fromkeys(map(self.picture, self.clear[o.id])))
-
     def best(self, objects):
-        """The first of the pictures that show most of them."""
-        counts = Counter(number for o in objects for number in self.pictures(o))
-        return min(counts, key=lambda number: (-counts[number], number))
+        """The picture that shows most of them."""
+        return most_of(objects, [{int(key): seen for key, seen in frame["visible"].items()}
+                                 for frame in self.frames[:: self.pace]], self.size)  # fmt: skip
 
     def see(self, objects):
-        """What the base tells of them: in one picture alone squares and depths, or else the pictures of each."""
+        """Of one picture alone what the base tells of them, or else which picture shows most of them."""
         if not self.alone:
-            return as_json([{"label": o.category, "pictures": self.pictures(o)} for o in objects])
+            return f"In picture {self.best(objects)}."
         items, (frame,) = [], self.frames
         for o in objects:
             seen = frame["visible"][str(o.id)]
@@ -70,12 +64,15 @@ class Sights(View):
         return as_json(items)
 
     def meet(self, objects):
-        """The first picture of each."""
-        return as_json([{"label": o.category, "picture": self.pictures(o)[0]} for o in objects])
+        """The first picture that shows each clearly, in the base's words."""
+        return as_json([{"label": o.category, "picture": self.first(o)} for o in objects])
+
+    def first(self, o):
+        return self.picture(self.clear[o.id][0])
 
     def depth(self, o):
-        """Metres ahead of the camera that first shows it clearly."""
-        return self.cameras[self.clear[o.id][0]].project([o.center])[1][0]
+        """Metres ahead of the best picture's camera."""
+        return self.camera(self.best([o])).project([o.center])[1][0]
 
     def camera(self, number):
         """That of a picture, or of its first frame."""
@@ -97,9 +94,8 @@ class Sights(View):
         return ", ".join(f"{o.category}:{name(self.cell(number, o))}" for o in objects)
 
     def floor(self, objects):
-        """On the best picture's board: "in picture 4 bed:d6, lamp:h4", of one alone without its number."""
-        best = self.best(objects)
-        return self.lay(best, objects) if self.alone else f"in picture {best} {self.lay(best, objects)}"
+        """On the best picture's board."""
+        return self.lay(self.best(objects), objects)
 
     def ways(self, objects, said=()):
         """From the first of the objects to each of the others on the best picture's board, with what is said of it."""
@@ -147,7 +143,7 @@ def floor_rows(scene, data_type, size, rng):
     sights, found = Sights(scene, data_type, size), []
     for _ in range(ROWS):
         number = int(rng.integers(sights.picture(len(sights.frames) - 1))) + 1
-        shown = [o for o in sights.named if number in sights.pictures(o)]
+        shown = [o for o in sights.named if number in map(sights.picture, sights.clear[o.id])]
         if objects := [shown[i] for i in rng.permutation(len(shown))[: rng.integers(2, ASKED + 1)]]:
             where = "" if sights.alone else f" of picture {number}"
             asked = f"On the floor{where}: {', '.join(o.category for o in objects)}?"

@@ -171,23 +171,38 @@ def album_rows(sights, rng):
 
 
 def tour_rows(sights, rng):
-    """Questions on several pictures of one room: which of them show what, and what do they show of it?"""
-    sheet, found = Sheet(rng), {}  # by the name of what no other shares: the pictures that show it clearly
-    shown = Counter(o.category for o in sights[0].scene.objects if any(o.id in sight.visible for sight in sights))
-    for number, sight in enumerate(sights, 1):
-        for o in sight.scene.objects:
-            if shown[o.category] == 1 and o.id in sight.visible and clearly_seen(sight.visible[o.id], sight.size):
-                found.setdefault(o.category, []).append(number)
-    for _ in range(6 if found else 0):
-        asked = sheet.draw(sorted(found), rng.integers(1, 5))
-        answer = as_json([{"label": label, "pictures": found[label]} for label in asked])
-        sheet.ask("pictures", f"Tell the pictures of {enumerate_words([f'the {label}' for label in asked])}.", answer)
-    for _ in range(6):
+    """Questions on several pictures of one room: which of them shows what, and what does it show?"""
+    sheet, views, first = Sheet(rng), [sight.visible for sight in sights], {}
+    shown = Counter(o.category for o in sights[0].scene.objects if any(o.id in seen for seen in views))
+    for number, seen in enumerate(views, 1):
+        for o in sights[0].scene.objects:
+            if shown[o.category] == 1 and o.id in seen and clearly_seen(seen[o.id], sights[0].size):
+                first.setdefault(o.id, (o, number))
+    for _ in range(4 if first else 0):
+        asked = sheet.draw(list(first.values()), rng.integers(1, 5))
+        answer = as_json([{"label": o.category, "picture": number} for o, number in asked])
+        sheet.ask("first", f"Tell the first picture of {the(o for o, _ in asked)}.", answer)
+    for _ in range(4 if len(first) > 1 else 0):
+        asked = [o for o, _ in sheet.draw(list(first.values()), rng.integers(2, 5))]
+        sheet.ask("most", f"Which picture shows most of {the(asked)}?", str(most_of(asked, views, sights[0].size)))
+    for _ in range(5):
         number = int(rng.integers(len(sights)))
         if group := [(sights[number], o, {}) for o in sheet.draw(sights[number].unique, rng.integers(1, 5))]:
             _describe(sheet, group, FACTS, f" in picture {number + 1}")
     _list_one(sheet, sights)
     return sheet.rows
+
+
+def most_of(objects, views, size):
+    """Number of the picture that shows most of the objects clearly, and of several that do the largest, all together.
+
+    views: each picture's visible_objects.
+    """
+    def shown(seen):
+        here = [seen[o.id] for o in objects if o.id in seen]
+        return sum(clearly_seen(one, size) for one in here), sum(one["pixels"] for one in here)
+
+    return 1 + max(range(len(views)), key=lambda k: shown(views[k]))
 
 
 # ---------------------------------------------------------------- one question each

@@ -82,8 +82,8 @@ def room_size(row, sights):
 
 def object_count(row, sights):
     """Every counted object at the first picture that shows it clearly, and how many are new in each."""
-    counted = sorted((o for o in sights.objects if o.category in row["asked"]), key=lambda o: sights.clear[o.id])
-    new = Counter(sights.pictures(o)[0] for o in counted)
+    counted = sorted((o for o in sights.objects if o.category in row["asked"]), key=sights.first)
+    new = Counter(map(sights.first, counted))
     return {"seen": sights.meet(counted), "sum": " + ".join(map(str, new.values()))}
 
 
@@ -103,8 +103,8 @@ def relative_direction(row, sights):
 
 
 def appearance_order(row, sights):
-    """The pictures that show each clearly, in the order they are asked in: to be sorted by the first."""
-    return {"seen": sights.see([sights.by_name[name] for name in row["asked"]])}
+    """The pictures that first show each clearly, in the order they are asked in: to be sorted."""
+    return {"seen": sights.meet([sights.by_name[name] for name in row["asked"]])}
 
 
 THOUGHTS = {
@@ -114,7 +114,7 @@ THOUGHTS = {
     )),
     "object size": (object_size, (
         "{seen} Depth {depth}. The longest side is {answer}.",
-        "{seen} at depth {depth}, so the longest side is {answer}.",
+        "{seen} The depth is {depth}, so the longest side is {answer}.",
     )),
     "room size": (room_size, (
         "I see opposite corners in picture {a} and {b}. The sides are {sides} = {answer}.",
