@@ -6,7 +6,7 @@ most of the objects. VSI-Bench (arXiv 2412.14171) found that models which draw s
 better; thoughts (traces.py) lay it out before they compare, and floor.jsonl teaches it before that, in three types of
 rows, the first of kind "floor" and for stage 2, the others of kind "reckoning" and for the base too:
 
-    floor  On the floor: bed, lamp?    bed:d6, lamp:h4        of several pictures: On the floor of picture 3: bed, lamp?
+    floor  On the floor: bed, lamp?    bed:d6, lamp:h4        of several pictures: On the floor of picture (k): bed, lamp?
     way    On the floor bed:d6, lamp:h4, rug:d3. Distance from bed?
            from bed:d6 to lamp:h4 4 right 2 back, to rug:d3 0 right 3 back
     turn   On the floor bed:d6, lamp:h4, rug:d3. Standing at the bed and facing the lamp, where is the rug?
@@ -20,7 +20,7 @@ A bearing is in degrees clockwise from where the camera looks, to the nearest TU
 import numpy as np
 
 from data.rooms.questions import NAMES
-from data.rooms.seeing import as_json, depth_letter, most_of, square
+from data.rooms.seeing import PICTURES, as_json, depth_letter, most_of, square
 from data.rooms.spatial import View
 
 CELL = 0.8  # metres: with depths 10 % wrong, nine directions in ten still come out right
@@ -32,10 +32,7 @@ ROWS = 4  # floor rows about a picture, as many turn rows, and half as many way 
 
 
 class Sights(View):
-    """Objects as the pictures of one modality show them; of a walk, two frames are one picture, as in a video's tokens.
-
-    Pictures count from 1.
-    """
+    """Objects as the pictures of one modality show them; of a walk, two frames are one picture, as in a video's tokens."""
 
     def __init__(self, scene, data_type, size):
         self.frames = [frame for frame in scene["frames"] if frame["data_type"] == data_type]
@@ -44,17 +41,18 @@ class Sights(View):
         self.by_name = {o.category: o for o in self.named}
 
     def picture(self, frame):
-        return frame // self.pace + 1
+        """Index of the picture that a frame is in."""
+        return frame // self.pace
 
     def best(self, objects):
-        """The picture that shows most of them."""
+        """Index of the picture that shows most of them."""
         return most_of(objects, [{int(key): seen for key, seen in frame["visible"].items()}
                                  for frame in self.frames[:: self.pace]], self.size)  # fmt: skip
 
     def see(self, objects):
         """Of one picture alone what the base tells of them, or else which picture shows most of them."""
         if not self.alone:
-            return f"In picture {self.best(objects)}."
+            return f"In picture ({PICTURES[self.best(objects)]})."
         items, (frame,) = [], self.frames
         for o in objects:
             seen = frame["visible"][str(o.id)]
@@ -65,7 +63,7 @@ class Sights(View):
 
     def meet(self, objects):
         """The first picture that shows each clearly, in the base's words."""
-        return as_json([{"label": o.category, "picture": self.first(o)} for o in objects])
+        return as_json([{"label": o.category, "picture": PICTURES[self.first(o)]} for o in objects])
 
     def first(self, o):
         return self.picture(self.clear[o.id][0])
@@ -76,7 +74,7 @@ class Sights(View):
 
     def camera(self, number):
         """That of a picture, or of its first frame."""
-        return self.cameras[(number - 1) * self.pace]
+        return self.cameras[number * self.pace]
 
     def across_and_along(self, number, metres):
         """Of a vector in plan, its parts to the right and ahead of a picture's camera, which is upright."""
@@ -142,10 +140,10 @@ def floor_rows(scene, data_type, size, rng):
     """Rows of kind "floor" about the pictures that a row of scenes.jsonl has of a modality, one of them at a time."""
     sights, found = Sights(scene, data_type, size), []
     for _ in range(ROWS):
-        number = int(rng.integers(sights.picture(len(sights.frames) - 1))) + 1
+        number = int(rng.integers(sights.picture(len(sights.frames) - 1) + 1))
         shown = [o for o in sights.named if number in map(sights.picture, sights.clear[o.id])]
         if objects := [shown[i] for i in rng.permutation(len(shown))[: rng.integers(2, ASKED + 1)]]:
-            where = "" if sights.alone else f" of picture {number}"
+            where = "" if sights.alone else f" of picture ({PICTURES[number]})"
             asked = f"On the floor{where}: {', '.join(o.category for o in objects)}?"
             found.append({"question": asked, "answer": sights.lay(number, objects), "question_type": "floor"})
     return found

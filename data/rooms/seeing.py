@@ -14,7 +14,7 @@ from data.rooms.questions import NAMES, clearly_seen, enumerate_words, in_view, 
 
 FACTS = ("square", "place", "colour", "depth")  # what can be asked of an object
 BOARD = ("abcdefgh", "12345678")  # a square: its file from the left, its rank from the top
-PICTURES = "ijklmnop"  # which of several pictures a thing is in: to the dense loss alone, for answers give its number
+PICTURES = "ijklmnop"  # which of several pictures: letters of their own, for what is found is said in the eye's words
 DEPTHS = "stuvwxyz"  # eighths of the way from the camera (s) to the farthest point in view (z)
 PLACES = tuple(f"{row} {col}" for row in ("upper", "middle", "lower") for col in ("left", "centre", "right"))
 ALBUM = 8  # pictures of different rooms, at most, that album_rows asks about together
@@ -151,10 +151,10 @@ def seeing_rows(sight, rng):
 def album_rows(sights, rng):
     """Questions on several pictures at once, for stages that see views and videos: in which one is what?"""
     sheet, found = Sheet(rng), {}
-    for number, sight in enumerate(sights, 1):
+    for letter, sight in zip(PICTURES, sights):
         for o in sight.scene.objects:
             if o.id in sight.visible:
-                found.setdefault(o.category, []).append((sight, o, {"picture": number}))
+                found.setdefault(o.category, []).append((sight, o, {"picture": letter}))
     once = [group[0] for group in found.values() if len(group) == 1 and group[0][1] in group[0][0].objects]
     for _ in range(5 if once else 0):
         _describe(sheet, sheet.draw(once, rng.integers(1, 5)), FACTS)
@@ -162,10 +162,9 @@ def album_rows(sights, rng):
         asked = sheet.draw(sorted(found), 2) + sheet.draw(NAMES[3:], 1)
         counts = {name: [sight.count(name) for sight in sights] for name in sheet.draw(asked, rng.integers(1, 4))}
         _ask_count(sheet, "in all pictures", {n: None if None in c else sum(c) for n, c in counts.items()})
-    numbers = [str(n) for n in range(1, len(sights) + 1)]
     for _, o, where in sheet.draw(once, 3):
-        right = str(where["picture"])
-        sheet.pick(f"In which picture is the {o.category}?", right, [n for n in numbers if n != right])
+        wrong = [letter for letter in PICTURES[: len(sights)] if letter != where["picture"]]
+        sheet.pick(f"In which picture is the {o.category}?", where["picture"], wrong)
     _list_one(sheet, sights)
     return sheet.rows
 
@@ -174,27 +173,28 @@ def tour_rows(sights, rng):
     """Questions on several pictures of one room: which of them shows what, and what does it show?"""
     sheet, views, first = Sheet(rng), [sight.visible for sight in sights], {}
     shown = Counter(o.category for o in sights[0].scene.objects if any(o.id in seen for seen in views))
-    for number, seen in enumerate(views, 1):
+    for letter, seen in zip(PICTURES, views):
         for o in sights[0].scene.objects:
             if shown[o.category] == 1 and o.id in seen and clearly_seen(seen[o.id], sights[0].size):
-                first.setdefault(o.id, (o, number))
+                first.setdefault(o.id, (o, letter))
     for _ in range(4 if first else 0):
         asked = sheet.draw(list(first.values()), rng.integers(1, 5))
-        answer = as_json([{"label": o.category, "picture": number} for o, number in asked])
+        answer = as_json([{"label": o.category, "picture": letter} for o, letter in asked])
         sheet.ask("first", f"Tell the first picture of {the(o for o, _ in asked)}.", answer)
     for _ in range(4 if len(first) > 1 else 0):
         asked = [o for o, _ in sheet.draw(list(first.values()), rng.integers(2, 5))]
-        sheet.ask("most", f"Which picture shows most of {the(asked)}?", str(most_of(asked, views, sights[0].size)))
+        best = PICTURES[most_of(asked, views, sights[0].size)]
+        sheet.ask("most", f"Which picture shows most of {the(asked)}?", best)
     for _ in range(5):
         number = int(rng.integers(len(sights)))
         if group := [(sights[number], o, {}) for o in sheet.draw(sights[number].unique, rng.integers(1, 5))]:
-            _describe(sheet, group, FACTS, f" in picture {number + 1}")
+            _describe(sheet, group, FACTS, f" in picture ({PICTURES[number]})")
     _list_one(sheet, sights)
     return sheet.rows
 
 
 def most_of(objects, views, size):
-    """Number of the picture that shows most of the objects clearly, and of several that do the largest, all together.
+    """Index of the picture that shows most of the objects clearly, and of several that do the largest, all together.
 
     views: each picture's visible_objects.
     """
@@ -202,7 +202,7 @@ def most_of(objects, views, size):
         here = [seen[o.id] for o in objects if o.id in seen]
         return sum(clearly_seen(one, size) for one in here), sum(one["pixels"] for one in here)
 
-    return 1 + max(range(len(views)), key=lambda k: shown(views[k]))
+    return max(range(len(views)), key=lambda k: shown(views[k]))
 
 
 # ---------------------------------------------------------------- one question each
@@ -221,7 +221,8 @@ def _describe(sheet, group, facts, where=""):
 def _list_one(sheet, sights):
     number = int(sheet.rng.integers(len(sights)))
     if sights[number].objects:
-        sheet.ask("list", f"What is in picture {number + 1}, from left to right?", sights[number].left_to_right())
+        question = f"What is in picture ({PICTURES[number]}), from left to right?"
+        sheet.ask("list", question, sights[number].left_to_right())
 
 
 def _ask_count(sheet, where, counts):

@@ -25,6 +25,7 @@ import numpy as np
 import torch
 
 from data.rooms.floor import Sights, turn
+from data.rooms.seeing import PICTURES
 from data.rooms.spatial import box_distance, box_gaps, framed_corners
 from nanoladder import checkpoint
 from nanoladder.common import (
@@ -77,7 +78,7 @@ def room_size(row, sights):
     framed = framed_corners(sights)
     first = [sights.picture(np.argmax(seen) if seen.any() else len(framed)) for seen in framed.T]
     pair = min((first[0], first[2]), (first[1], first[3]), key=max)
-    return {"a": min(pair), "b": max(pair), "sides": " x ".join(f"{side:.2f}" for side in sights.room)}
+    return {"a": PICTURES[min(pair)], "b": PICTURES[max(pair)], "sides": " x ".join(f"{side:.2f}" for side in sights.room)}
 
 
 def object_count(row, sights):
@@ -117,8 +118,8 @@ THOUGHTS = {
         "{seen} The depth is {depth}, so the longest side is {answer}.",
     )),
     "room size": (room_size, (
-        "I see opposite corners in picture {a} and {b}. The sides are {sides} = {answer}.",
-        "In picture {a} and {b} are opposite corners, so the size is {sides} = {answer}.",
+        "I see opposite corners in picture ({a}) and ({b}). The sides are {sides} = {answer}.",
+        "In picture ({a}) and ({b}) are opposite corners, so the size is {sides} = {answer}.",
     )),
     "object count": (object_count, (
         "{seen} {sum} = {answer}.",
