@@ -53,9 +53,9 @@ def test_objects_stand_where_the_row_says(asked):
     inside, places = 0, set()
     for row, room, frames in asked["floor"]:
         found, objects = cells(row["answer"]), {o["category"]: o for o in room["objects"]}
-        number, labels = re.fullmatch(r"On the floor(?: of picture (\d))?: (.*)\?", row["question"]).groups()
-        assert labels == ", ".join(found) and 0 < len(found) <= 4 and (number is None) == (len(frames) == 1)
-        camera = camera_from_json(frames[int(number or 1) - 1]["camera"])
+        letter, labels = re.fullmatch(r"On the floor(?: of picture \((\w)\))?: (.*)\?", row["question"]).groups()
+        assert labels == ", ".join(found) and 0 < len(found) <= 4 and (letter is None) == (len(frames) == 1)
+        camera = camera_from_json(frames["ijklmnop".index(letter or "i")]["camera"])
         for label, cell in found.items():
             if [o["category"] for o in room["objects"]].count(label) > 1:
                 continue  # the other one is out of sight

@@ -20,6 +20,7 @@ from nanoladder.image import ImageConfig
 from nanoladder.rewards import in_tags, parse_thought, reward
 from nanoladder.tokenizer import Tokenizer
 
+PICTURES = {letter: number for number, letter in enumerate("ijklmnop", 1)}
 SEEN = r"\[\{.*?\}\]"  # the objects a thought sees, as JSON
 
 
@@ -59,10 +60,10 @@ def paired(frames):
 
 
 def first_view(o, frames):
-    """Number of the first picture that shows an object clearly."""
+    """Letter of the first picture that shows an object clearly."""
     key = str(o["id"])
     shows = [any(key in f["visible"] and clear(f["visible"][key]) for f in own) for own in paired(frames)]
-    return 1 + shows.index(True)
+    return "ijklmnop"[shows.index(True)]
 
 
 # ---------------------------------------------------------------- perceiving
@@ -87,8 +88,8 @@ def test_objects_are_where_the_trace_says(solved):
             continue
         if not alone:
             asked = {*row["asked"], *(option[3:] for option in row["options"] or () if option[3:] in objects)}
-            number = int(re.match(r"In picture (\d)\. ", thought)[1])
-            assert number == best_view([objects[name] for name in asked], frames)
+            letter = re.match(r"In picture \((\w)\)\. ", thought)[1]
+            assert PICTURES[letter] == best_view([objects[name] for name in asked], frames)
             continue
         assert set(row["asked"]) <= {item["label"] for item in seen(thought)}
         for item in seen(thought):
@@ -154,18 +155,19 @@ def test_absolute_distance(solved):
 def test_object_size(solved):
     for row, thought, room, frames in of(solved, "object size"):
         o = shown(room, frames)[row["asked"][0]]
-        depth, longest = numbers(re.sub(rf"{SEEN}|In picture \d\.", "", thought))
+        depth, longest = numbers(re.sub(rf"{SEEN}|In picture \(\w\)\.", "", thought))
         assert depth == pytest.approx(depth_of(o, frames), abs=0.0501)
         assert longest == float(row["answer"]) == pytest.approx(100 * max(o["size"]), abs=0.501)
 
 
 def test_room_size(solved):
     for row, thought, room, frames in of(solved, "room size"):
-        first, second, long, wide, area = numbers(thought)
+        first, second = (PICTURES[letter] for letter in re.findall(r"\((\w)\)", thought))
+        long, wide, area = numbers(thought)
         assert area == float(row["answer"]) == pytest.approx(long * wide, abs=0.11)
         assert [long, wide] == pytest.approx(room["polygon"][2], abs=0.0051)
         corners = [{k for k, corner in enumerate(room["polygon"])
-                    if any(framed(frame, corner) for frame in paired(frames)[int(n) - 1])}
+                    if any(framed(frame, corner) for frame in paired(frames)[n - 1])}
                    for n in (first, second)]  # fmt: skip
         assert any((k + 2) % 4 in corners[1] for k in corners[0]), thought
 

@@ -6,7 +6,7 @@ most of the objects. VSI-Bench (arXiv 2412.14171) found that models which draw s
 better; thoughts (traces.py) lay it out before they compare, and floor.jsonl teaches it before that, in three types of
 rows, the first of kind "floor" and for stage 2, the others of kind "reckoning" and for the base too:
 
-    floor  On the floor: bed, lamp?    bed:d6, lamp:h4        of several pictures: On the floor of picture (k): bed, lamp?
+    floor  On the floor: bed, lamp?    bed:d6, lamp:h4         (of several: On the floor of picture (k): bed, lamp?)
     way    On the floor bed:d6, lamp:h4, rug:d3. Distance from bed?
            from bed:d6 to lamp:h4 4 right 2 back, to rug:d3 0 right 3 back
     turn   On the floor bed:d6, lamp:h4, rug:d3. Standing at the bed and facing the lamp, where is the rug?
@@ -32,7 +32,7 @@ ROWS = 4  # floor rows about a picture, as many turn rows, and half as many way 
 
 
 class Sights(View):
-    """Objects as the pictures of one modality show them; of a walk, two frames are one picture, as in a video's tokens."""
+    """Objects as the pictures of one modality show them. Two frames of a walk are one picture, as in video tokens."""
 
     def __init__(self, scene, data_type, size):
         self.frames = [frame for frame in scene["frames"] if frame["data_type"] == data_type]

@@ -78,7 +78,8 @@ def room_size(row, sights):
     framed = framed_corners(sights)
     first = [sights.picture(np.argmax(seen) if seen.any() else len(framed)) for seen in framed.T]
     pair = min((first[0], first[2]), (first[1], first[3]), key=max)
-    return {"a": PICTURES[min(pair)], "b": PICTURES[max(pair)], "sides": " x ".join(f"{side:.2f}" for side in sights.room)}
+    sides = " x ".join(f"{side:.2f}" for side in sights.room)
+    return {"a": PICTURES[min(pair)], "b": PICTURES[max(pair)], "sides": sides}
 
 
 def object_count(row, sights):
