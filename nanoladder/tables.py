@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nanoladder.benchmarks import average
-from nanoladder.dataset import CHOICES, NUMBERS, boxes_in_input
+from nanoladder.dataset import CHOICES, NUMBERS, TEXTS, boxes_in_input
 from nanoladder.rewards import box_iou, exact_match, relative_accuracy
 
 RESAMPLES = 1000
@@ -221,7 +221,7 @@ class Table(NamedTuple):
     rows: list[tuple[str, ...]]
 
 
-PLAIN = ("localization", "seeing", "floor", "reckoning")  # entries of scores.json by split
+PLAIN = ("localization", *TEXTS)  # entries of scores.json by split
 BESIDE = ("constant", "shuffled", "blind")  # scores of not looking, as far as they were measured
 PARTS = {"iou": "mean IoU", "acc50": "IoU >= 0.5", "label_f1": "label F1", "valid_json": "valid JSON",
          "constant_iou": "constant box", "accuracy": "accuracy", "constant": "constant"}  # fmt: skip
