@@ -49,6 +49,8 @@ def main(out, *runs):
     figure, axes = plt.subplots(rows, 2, figsize=(14, 3.4 * rows), squeeze=False)
     for axis, run in zip(axes.flat, runs):
         draw(axis, Path(run))
+    for axis in axes.flat[len(runs) :]:
+        axis.remove()
     figure.tight_layout()
     figure.savefig(out, dpi=110)
 
