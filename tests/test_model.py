@@ -351,7 +351,7 @@ def test_initial_scale():
 def test_flops_are_those_counted():
     model = Qwen2_5_VL(dataclasses.replace(PRESETS["nano"], image_token_id=IMAGE, video_token_id=VIDEO))
     ids, positions, _, _, grids = example([(IMAGE, (1, 12, 12))] * 3, config=model.config)
-    x = torch.randn(3 * 144, 5 * 2 * 8 * 8)
+    x = torch.randn(3 * 144, model.config.vision.in_channels * 2 * 8 * 8)
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         model.lm_head(model(torch.tensor([ids]), positions[:, None], model.visual(x, grids)))
     assert model.flops(grids, [len(ids)]) == pytest.approx(3 * counter.get_total_flops(), rel=0.03)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -278,7 +279,6 @@ def test_the_loss_does_not_depend_on_how_a_batch_is_split(rooms, tmp_path):
     (["--batch-size", "5"], "no multiple"),
     (["--mix", "smells=1"], "must be one of localization, seeing"),
     (["--mix", "localization"], "write kinds and their shares"),
-    (["--mix", "localization=1,video=1"], "no video rows"),
     (["--shard"], "needs several ranks"),
     (["--lora-rank", "2", "--lora-targets", "nose"], "LoRA targets nose"),
     (["--init", "nowhere"], "nowhere"),
@@ -287,6 +287,15 @@ def test_the_loss_does_not_depend_on_how_a_batch_is_split(rooms, tmp_path):
 def test_refusals_come_before_anything_is_written(rooms, tmp_path, flags, complaint):
     with pytest.raises(ValueError, match=complaint):
         run(rooms, tmp_path / "out", *flags)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_kind_without_rows_is_refused(rooms, tmp_path):
+    shutil.copytree(rooms, tmp_path / "rooms")
+    for path in (tmp_path / "rooms").glob("*/spatial.jsonl"):
+        path.write_text("".join(line for line in path.open() if '"data_type": "video"' not in line))
+    with pytest.raises(UserError, match="no video rows"):
+        run(tmp_path / "rooms", tmp_path / "out", "--mix", "localization=1,video=1")
     assert not (tmp_path / "out").exists()
 
 
