@@ -64,7 +64,7 @@ THINK = "Think in <think></think>, then answer in <answer></answer>."
 VIDEO_FPS = 2.0  # frames a second that a row's video frames are taken to have; the rooms' walks make 0.6 m/s of it
 HOLD_OUT = 50  # scenes of which one is kept from training, where a data set brings no held-out rows
 PADDING_STEP = 16  # sequence lengths are rounded up to this, so that few shapes exist to compile and to tune
-SIDE = 8  # files, and ranks, of the chessboard that the dense loss lays over a picture
+SIDE = 8  # files, and ranks, of the chessboard that the dense loss lays over a picture, and pictures it tells apart
 
 
 @dataclass(slots=True)
