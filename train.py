@@ -131,7 +131,7 @@ STAGES = {
               eval_every=1000, save_every=250),
     # Where one object alone is asked about, its name tells nothing, and a model that sees many such pictures learns
     # to ignore names and to box whatever stands out. Emptier rooms come first for the same reason.
-    "1": dict(min_objects=2, climb=0.3),
+    "1": dict(steps=700, min_objects=2, climb=0.3),
     # The boxes of stage 1 are mixed in, or they would be forgotten. 45 % of them teach the floor as a map, which
     # thoughts will reckon with. The eye has seen enough: what is new is to compare.
     # Views and videos cost several times as much as a picture and ask for the same and more: so they come late.

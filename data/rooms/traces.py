@@ -6,9 +6,9 @@
 Writes DATA/train/cold.jsonl in the fields of SpatialLadder's cold start (prompt, solution, image, data_type) and our
 question_type, options and level; prepare.py --traces does the first by itself. A thought from the truth perceives
 (of one picture the objects asked about, with their squares of a chessboard laid over it and how far as a share of the
-farthest point, of several the picture that shows most of them: in the words in which the base describes), understands (where on the floor
-they stand, in the words of floor.py, which stage 2 teaches; depths, sizes) and reasons (steps, bearings, a comparison
-or some arithmetic). Every step of it is true, or follows from those before it:
+farthest point, of several the picture that shows most of them: in the words in which the base describes), understands
+(where on the floor they stand, in the words of floor.py, which stage 2 teaches; depths, sizes) and reasons (steps,
+bearings, a comparison or some arithmetic). Every step of it is true, or follows from those before it:
 
     <think>[{"label":"bed","square":"c4","depth":"w"},{"label":"lamp","square":"f5","depth":"u"},
     {"label":"sofa","square":"b6","depth":"t"}] On the floor bed:e6, lamp:h4, sofa:d3: from bed:e6 to lamp:h4 3 right
