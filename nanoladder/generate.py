@@ -101,14 +101,13 @@ def generate(
     causal = torch.ones(T, T, dtype=torch.bool, device=device).tril()
     itself = torch.eye(T, dtype=torch.bool, device=device)  # padding must see something, or it turns into NaN
     mask = None if bool(valid.all()) else ((causal & valid[:, None]) | itself)[:, None]  # [B, 1, T, T]
-    cache = KVCache.empty(model.config, B, T + max_new_tokens, device, dtype)
-    hidden = model(ids, positions, image_embeds, mask, cache)[:, -1]  # [B, D]
+    prompt = KVCache.empty(model.config, B, T, device, dtype)
+    hidden = model(ids, positions, image_embeds, mask, prompt)[:, -1]  # [B, D]
 
-    cache, hidden = cache.expand(G), hidden.repeat_interleave(G, dim=0)
+    cache = KVCache.empty(model.config, B * G, max_new_tokens, device, dtype, prompt)
+    hidden = hidden.repeat_interleave(G, dim=0)
     position = (positions.amax(dim=(0, 2)) + 1).repeat_interleave(G)  # [B*G]
-    if mask is not None:  # [B*G, 1, 1, T + new]
-        valid = torch.cat((valid, valid.new_ones(B, max_new_tokens)), dim=1)
-        mask = valid.repeat_interleave(G, dim=0)[:, None, None]
+    seen = None if mask is None else valid[:, None, None]  # [B, 1, 1, T]
     ends = torch.tensor(eos_ids, device=device)
     alive = torch.ones(B * G, dtype=torch.bool, device=device)
     rows = torch.arange(B * G, device=device)  # of the result, still carried along
@@ -125,14 +124,16 @@ def generate(
             token = logprobs.argmax(dim=-1, keepdim=True)
         ids[rows, step], chosen[rows, step] = token[:, 0], logprobs.gather(1, token)[:, 0]
         alive = alive & ~torch.isin(token[:, 0], ends)
-        remaining = int(alive.sum())
-        if remaining == 0 or step + 1 == max_new_tokens:
+        groups = alive.view(-1, G)
+        most = int(groups.sum(dim=1).max())
+        if most == 0 or step + 1 == max_new_tokens:
             break
-        if 2 * remaining <= len(alive):  # half of them are done: go on without
-            keep = alive.nonzero()[:, 0]
+        asked = groups.any(dim=1)
+        if 2 * int(asked.sum()) * most <= len(alive):  # half of the places can be freed, as many of each prompt
+            first = torch.arange(0, len(alive), G, device=device)[:, None]
+            keep = (first + groups.int().argsort(dim=1, descending=True, stable=True)[:, :most])[asked].flatten()
             rows, alive, token, position = rows[keep], alive[keep], token[keep], position[keep]
-            cache, mask = cache.select(keep), None if mask is None else mask[keep]
-        seen = None if mask is None else mask[..., : cache.length + 1]
+            cache, seen, G = cache.select(keep, asked), None if seen is None else seen[asked], most
         hidden = model(token, position.expand(3, -1)[..., None], None, seen, cache)[:, -1]
         position = position + 1
     is_end = torch.isin(ids, ends)

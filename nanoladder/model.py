@@ -337,15 +337,19 @@ def run(layer: nn.Module, recompute: bool, *args) -> Tensor:
 
 
 class KVCache:
-    """Keys and values of every layer, allocated once: [layers, B, K, S, Dh], the first `length` in use."""
+    """Keys and values of every layer, allocated once: [layers, B, K, S, Dh], the first `length` in use.
 
-    def __init__(self, keys: Tensor, values: Tensor, length: int = 0):
-        self.keys, self.values, self.length = keys, values, length
+    prompt: where there is one, a full cache of P rows. The first B/P of these sequences go on from its first row, the
+    next from its second. So a prompt that a whole group answers is held once, and read once in every step.
+    """
+
+    def __init__(self, keys: Tensor, values: Tensor, prompt: "KVCache | None" = None, length: int = 0):
+        self.keys, self.values, self.prompt, self.length = keys, values, prompt, length
 
     @classmethod
-    def empty(cls, c: Config, batch_size: int, max_length: int, device, dtype) -> "KVCache":
+    def empty(cls, c: Config, batch_size: int, max_length: int, device, dtype, prompt=None) -> "KVCache":
         shape = (c.num_hidden_layers, batch_size, c.num_key_value_heads, max_length, c.head_dim)
-        return cls(*(torch.empty(shape, device=device, dtype=dtype) for _ in range(2)))
+        return cls(*(torch.empty(shape, device=device, dtype=dtype) for _ in range(2)), prompt)
 
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Store k, v [B, K, T, Dh] behind what is there; return all so far [B, K, length + T, Dh]."""
@@ -354,17 +358,38 @@ class KVCache:
         self.values[layer, :, :, self.length : end] = v
         return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
 
-    def select(self, rows: Tensor) -> "KVCache":
-        """A cache of the given rows of the batch, repeated or left out."""
+    def select(self, rows: Tensor, prompts: Tensor) -> "KVCache":
+        """A cache of some prompts, and of some rows of the batch, as many behind each of these prompts."""
         layers, _, *rest = self.keys.shape
         keys, values = (x.new_empty(layers, len(rows), *rest) for x in (self.keys, self.values))
         keys[..., : self.length, :] = self.keys[:, rows, :, : self.length]
         values[..., : self.length, :] = self.values[:, rows, :, : self.length]
-        return KVCache(keys, values, self.length)
+        prompt = KVCache(self.prompt.keys[:, prompts], self.prompt.values[:, prompts])
+        return KVCache(keys, values, prompt, self.length)
 
-    def expand(self, group: int) -> "KVCache":
-        """Every sequence `group` times in a row: one prefill serves all samples of a prompt."""
-        return self.select(torch.arange(self.keys.shape[1], device=self.keys.device).repeat_interleave(group))
+
+def attend_behind(q: Tensor, k: Tensor, v: Tensor, prompt_k: Tensor, prompt_v: Tensor, mask: Tensor | None) -> Tensor:
+    """Attention of one new token of each of B sequences to the prompt that it shares with others, and to its own.
+
+    q [B, H, 1, Dh]; k, v [B, K, S, Dh] of its own; prompt_k, prompt_v [P, K, T, Dh]; mask bool [P, 1, 1, T], true where
+    a prompt may be looked at, or None. -> [B, H, 1, Dh]. Heads that share keys, of all sequences that share a prompt,
+    are the rows of one matrix.
+    """
+    (B, H, _, Dh), (P, K, T, _) = q.shape, prompt_k.shape
+
+    def by_prompt(x):  # [B, K, H/K, N] -> [P, K, B/P * H/K, N]
+        return x.reshape(P, B // P, K, H // K, -1).transpose(1, 2).flatten(2, 3)
+
+    def by_sequence(x):  # and back
+        return x.reshape(P, K, B // P, H // K, -1).transpose(1, 2).flatten(0, 1)
+
+    q = q.reshape(B, K, H // K, Dh) * Dh**-0.5
+    before = by_prompt(q) @ prompt_k.transpose(2, 3)
+    if mask is not None:
+        before = before.masked_fill(~mask, float("-inf"))
+    weights = torch.cat((before, by_prompt(q @ k.transpose(2, 3))), dim=-1).softmax(-1, dtype=torch.float32).to(q.dtype)
+    y = by_sequence(weights[..., :T] @ prompt_v) + by_sequence(weights[..., T:]) @ v
+    return y.reshape(B, H, 1, Dh)
 
 
 class Attention(nn.Module):
@@ -387,13 +412,13 @@ class Attention(nn.Module):
         q, k = rotate(q, cos, sin), rotate(k, cos, sin)
         if cache is not None:
             k, v = cache.append(layer, k, v)  # [B, K, S, Dh]
-        group = q.shape[1] // k.shape[1]  # query heads that share a key/value head
-        if T == 1:  # they become the rows of one small matrix: the cache is read once and never repeated
-            y = F.scaled_dot_product_attention(q.view(B, -1, group, self.head_dim), k, v, attn_mask=mask)
+        if cache is not None and cache.prompt is not None:
+            y = attend_behind(q, k, v, cache.prompt.keys[layer], cache.prompt.values[layer], mask)
         else:
+            group = q.shape[1] // k.shape[1]  # query heads that share a key/value head
             k, v = k.repeat_interleave(group, dim=1), v.repeat_interleave(group, dim=1)  # [B, H, S, Dh]
             y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
-        return self.o_proj(y.reshape(B, -1, T, self.head_dim).transpose(1, 2).reshape(B, T, D))
+        return self.o_proj(y.transpose(1, 2).reshape(B, T, D))
 
 
 class DecoderLayer(nn.Module):
@@ -455,7 +480,8 @@ class Qwen2_5_VL(nn.Module):
 
         image_embeds [M, D] take the places of the batch's image and video tokens in order, row after row.
         attention_mask: bool [B, 1, T, S], true where a token may look; None means causal. S counts the tokens
-        of the cache too; several tokens at once behind a filled cache need a mask.
+        of the cache too; behind a filled one a mask is needed. Where the cache has a prompt, T is 1 and the mask tells
+        of the prompt alone (attend_behind).
         """
         x = self.model.embed_tokens(input_ids)  # [B, T, D]
         if image_embeds is not None:

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch._dynamo.testing import CompileCounter
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -264,24 +265,29 @@ def test_packed_sequences_do_not_see_each_other():
 
 
 def test_cache_in_pieces_equals_one_pass():
+    """A prompt in two pieces; then groups of three behind two copies of it, padded on the left."""
     torch.manual_seed(0)
     model = randomize(Qwen2_5_VL(TINY))
     ids, positions, _, x, grids = example([(IMAGE, (1, 4, 8))])
     ids, positions, T = torch.tensor([ids]), positions[:, None], len(ids)
     image_embeds = model.visual(x, grids)
     whole = model(ids, positions, image_embeds)
-    cache = KVCache.empty(TINY, 1, T, "cpu", torch.float32)
+    cache = KVCache.empty(TINY, 1, T - 2, "cpu", torch.float32)
     mask = torch.ones(T, T, dtype=torch.bool).tril()[None, None]
     with torch.no_grad():
-        one = model(ids[:, : T - 3], positions[..., : T - 3], image_embeds, None, cache)
-        two = model(
-            ids[:, T - 3 : T - 1], positions[..., T - 3 : T - 1], None, mask[:, :, T - 3 : T - 1, :-1], cache
-        )
-        wide = cache.expand(3)
-        three = model(ids[:, -1:].expand(3, 1), positions[..., -1:].expand(3, 3, 1), None, None, wide)
-    assert (cache.length, wide.length, wide.keys.shape[1]) == (T - 1, T, 3)
-    torch.testing.assert_close(torch.cat((one, two), dim=1), whole[:, :-1], atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(three, whole[:, -1:].expand(3, -1, -1), atol=1e-5, rtol=1e-4)
+        one = model(ids[:, :3], positions[..., :3], None, None, cache)
+        two = model(ids[:, 3:-2], positions[..., 3:-2], image_embeds, mask[:, :, 3:-2, :-2], cache)
+        padded = (F.pad(kept, (0, 0, 1, 0), value=9.0) for kept in (cache.keys, cache.values))
+        prompt = KVCache(*(kept.repeat(1, 2, 1, 1, 1) for kept in padded))
+        wide = KVCache.empty(TINY, 6, 2, "cpu", torch.float32, prompt)
+        valid = (torch.arange(T - 1) > 0).expand(2, 1, 1, -1)
+        three = model(ids[:, -2:-1].expand(6, 1), positions[..., -2:-1].expand(3, 6, 1), None, valid, wide)
+        few = wide.select(torch.tensor([4, 3]), torch.tensor([False, True]))
+        four = model(ids[:, -1:].expand(2, 1), positions[..., -1:].expand(3, 2, 1), None, valid[1:], few)
+    assert (cache.length, wide.length, few.length, few.keys.shape[1], few.prompt.keys.shape[1]) == (T - 2, 1, 2, 2, 1)
+    torch.testing.assert_close(torch.cat((one, two), dim=1), whole[:, :-2], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(three, whole[:, -2:-1].expand(6, -1, -1), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(four, whole[:, -1:].expand(2, -1, -1), atol=1e-5, rtol=1e-4)
 
 
 def gradients(model, ids, positions, x, grids):

@@ -24,7 +24,7 @@ from nanoladder.tokenizer import Tokenizer
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", "train.py"]
 TINY = ["--steps", "6", "--batch-size", "4", "--micro-batch-size", "2", "--eval-rows", "12", "--eval-every", "1000",
         "--save-every", "2", "--init", "scratch", "--no-freeze-vision", "--no-compile", "--no-amp", "--preset", "nano",
-        "--workers", "0"]  # fmt: skip
+        "--workers", "0", "--max-new-tokens", "16"]  # fmt: skip
 
 
 def run(rooms, out, *flags, stage="1"):
@@ -223,6 +223,7 @@ def test_stage_2_mixes_kinds_and_scores_each_benchmark(tmp_path, capsys):
     assert set(val) == {"localization", "floor", "reckoning", "single_image", "multi_view", "video"}
 
     asked = ["--data", str(tmp_path / "rooms"), "--rows", "12", "--bench", "rooms-si", "localization", "rooms-mv-ood"]
+    asked += ["--max-new-tokens", "16"]
     evaluate.main(["--model", str(tmp_path / "out"), *asked])  # the same rows, asked by eval.py
     again = json.loads((tmp_path / "out" / "eval" / "scores.json").read_text())
     assert again["rooms-si"] == scores["rooms-si"] and again["rooms-mv-ood"] == scores["rooms-mv-ood"]
@@ -237,7 +238,7 @@ def test_stage_2_mixes_kinds_and_scores_each_benchmark(tmp_path, capsys):
 
 def test_the_cold_start_learns_traces_and_is_scored_thinking(tmp_path):
     prepare(tmp_path / "rooms", "--view-sets", "6", "--videos", "6", "--questions", "4", "--traces", "30")
-    flags = ["--data", str(tmp_path / "rooms"), "--max-new-tokens", "6"]
+    flags = ["--data", str(tmp_path / "rooms"), "--max-new-tokens", "16"]
     run(tmp_path / "rooms", tmp_path / "out", "--steps", "1", "--eval-rows", "6", *flags, stage="cold")
     scores = json.loads((tmp_path / "out" / "scores.json").read_text())
     assert {"rooms-si", "rooms-mv", "rooms-video", "localization"} < set(scores)
