@@ -10,6 +10,7 @@ model looked (attention.jsonl), answers sampled by GRPO (completions.jsonl). Wha
 import base64
 import io
 import json
+import math
 import re
 from html import escape
 from pathlib import Path
@@ -157,16 +158,18 @@ def chart(title, series, width=340, height=190):
         return f"{across:.1f},{height - bottom - up:.1f}"
 
     parts, legend = [], []
-    for k in range(5):
-        value = low + (high - low) * k / 4
+    power = 10.0 ** math.floor(math.log10((high - low) / 4))
+    step = next(power * k for k in (1, 2, 5, 10) if power * k >= (high - low) / 4)
+    for k in range(math.ceil(low / step), math.floor(high / step) + 1):
+        value = k * step
         at = place(0, value).split(",")[1]
         parts.append(f'<path d="M{left} {at}H{width - 8}" stroke="#8884"/>'
-                     f'<text x="{left - 4}" y="{float(at) + 4:.1f}" text-anchor="end">{value:.3g}</text>')  # fmt: skip
+                     f'<text x="{left - 4}" y="{float(at) + 4:.1f}" text-anchor="end">{value:g}</text>')  # fmt: skip
     parts.append(f'<text x="{width - 8}" y="{height - 6}" text-anchor="end">{last} steps</text>')
     for colour, (name, points) in zip(COLOURS, series.items()):
         line = " ".join(place(*point) for point in points)
         parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
-        legend.append(f'<span style="color:{colour}">&#9632;</span> {escape(name)}')
+        legend.append(f'<span style="color:{colour}">&#9632;</span>&nbsp;{escape(name)}')
     return (f'<div class="card curve"><b>{escape(title)}</b><svg viewBox="0 0 {width} {height}" role="img">'
             f'{"".join(parts)}</svg>{" &nbsp; ".join(legend)}</div>')  # fmt: skip
 
