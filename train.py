@@ -4,7 +4,7 @@
     python train.py --stage 1             # perception: localize objects, from the base shipped in nanoladder/base
     python train.py --stage 1 --init scratch
     python train.py --stage 2             # understanding: spatial questions, from runs/stage1
-    python train.py --stage cold          # the form of thinking, from runs/stage2: what rl.py starts from
+    python train.py --stage cold          # thinking, from runs/stage2: what rl.py starts from
     python train.py --stage all           # every rung and its scores (nanoladder/ladder.py)
     python train.py --stage 1 --model PATH --lora-rank 16      # a Qwen2.5-VL folder, on one card
     torchrun --nproc_per_node 2 train.py --stage 1             # DDP; with --shard FSDP2, for what one card can't hold
@@ -138,11 +138,12 @@ STAGES = {
     "2": dict(init="runs/stage1", data="datasets/rooms-spatial", images=9600, out="runs/stage2", steps=1200, late=0.65,
               micro_batch_size=4, questions=6, freeze_vision=True, eval_rows=500,
               mix="localization=0.1,floor=0.4,reckoning=0.05,single_image=0.2,multi_view=0.15,video=0.1"),
-    # Short, for it teaches a form more than a skill; direct answers and boxes are replayed, so that neither is lost.
-    # What is held out is asked to think first.
-    "cold": dict(init="runs/stage2", data="datasets/rooms-spatial", images=9600, out="runs/cold", steps=320,
-                 batch_size=8, lr=4e-3, warmup=20, freeze_vision=True, eval_rows=100, eval_every=1000,
-                 mix="cold=0.65,localization=0.15,single_image=0.1,multi_view=0.05,video=0.05"),
+    # The paper's cold start shows the form to a model that can reason. Ours learns to reason here, so it is long.
+    # Direct answers and boxes are replayed, so that neither is lost. What is held out is asked to think first.
+    "cold": dict(init="runs/stage2", data="datasets/rooms-spatial", images=9600, out="runs/cold", steps=650, late=0.5,
+                 micro_batch_size=4, questions=6, lr=2e-3, warmup=20, freeze_vision=True, eval_rows=100,
+                 eval_every=1000,
+                 mix="cold=0.8,localization=0.08,single_image=0.06,multi_view=0.03,video=0.03"),
     # None: each rung's own.
     "all": dict(out="runs/ladder", data=None, steps=None, eval_rows=100),
 }  # fmt: skip
@@ -151,8 +152,8 @@ PREPARE = {
     "0": (["--seeing"], 1 / 16),
     "1": ([], 0),
     "2": (["--held-out", "200", "--questions", "8"], 1 / 8),
-    # Four times the paper's traces: they show a base of 2 M parameters more than a form.
-    "cold": (["--held-out", "200", "--questions", "8", "--traces", "5020"], 1 / 8),
+    # A trace for every question there is (55,177 of 9,600 rooms); the paper has 1,255.
+    "cold": (["--held-out", "200", "--questions", "8", "--traces", "250000"], 1 / 8),
 }
 CUDA = dict(preset="small", batch_size=128, micro_batch_size=None, amp=True, compile=True, workers=12, eval_rows=1000,
             eval_every=1000, save_every=1000)  # fmt: skip
