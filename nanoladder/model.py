@@ -9,7 +9,7 @@ Shapes: B batch, T tokens, S tokens attended to, D width, H heads, K key/value h
 """
 
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -392,6 +392,26 @@ def attend_behind(q: Tensor, k: Tensor, v: Tensor, prompt_k: Tensor, prompt_v: T
     return y.reshape(B, H, 1, Dh)
 
 
+LONG, BLOCK = 512, 128  # tokens from which on attention is divided, and queries of a part
+
+
+def in_parts(mask: Tensor | None) -> list[tuple]:
+    """The work of an attention as (queries, keys, mask), without the keys that none of a part's queries sees.
+
+    mask: bool [B, 1, T, S] or None. Questions behind one picture do not see each other, so most of a long sequence's
+    T x S products would be masked; BLOCK queries at a time need a few hundred keys. One part is all of it on a GPU, for
+    which one large product is cheaper than many small ones, and in a compiled graph, whose shapes must not change.
+    """
+    if mask is None or mask.shape[2] < LONG or mask.is_cuda or torch.compiler.is_compiling():
+        return [(slice(None), slice(None), mask)]
+    parts = []
+    for start in range(0, mask.shape[2], BLOCK):
+        queries = slice(start, start + BLOCK)
+        keys = mask[:, 0, queries].flatten(0, 1).any(0).nonzero()[:, 0]
+        parts.append((queries, keys, mask[:, :, queries, keys]))
+    return parts
+
+
 class Attention(nn.Module):
     def __init__(self, c: Config):
         super().__init__()
@@ -402,7 +422,7 @@ class Attention(nn.Module):
         self.o_proj = nn.Linear(c.hidden_size, c.hidden_size, bias=False)
 
     def forward(
-        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: KVCache | None, layer: int
+        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, parts: list, cache: KVCache | None, layer: int
     ) -> Tensor:
         B, T, D = x.shape
         q, k, v = (
@@ -417,7 +437,9 @@ class Attention(nn.Module):
         else:
             group = q.shape[1] // k.shape[1]  # query heads that share a key/value head
             k, v = k.repeat_interleave(group, dim=1), v.repeat_interleave(group, dim=1)  # [B, H, S, Dh]
-            y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
+            attend = partial(F.scaled_dot_product_attention, is_causal=mask is None)
+            done = [attend(q[:, :, i], k[:, :, j], v[:, :, j], attn_mask=seen) for i, j, seen in parts]
+            y = torch.cat(done, dim=2) if len(done) > 1 else done[0]
         return self.o_proj(y.transpose(1, 2).reshape(B, T, D))
 
 
@@ -445,8 +467,9 @@ class Decoder(nn.Module):
     def forward(self, x: Tensor, position_ids: Tensor, mask: Tensor | None, cache: KVCache | None) -> Tensor:
         """Embedded tokens x [B, T, D] -> hidden states after the final norm [B, T, D]."""
         cos, sin = mrope_tables(position_ids, self.config)
+        parts = in_parts(mask)
         for i, layer in enumerate(self.layers):
-            x = run(layer, self.activation_checkpointing, x, cos, sin, mask, cache, i)
+            x = run(layer, self.activation_checkpointing, x, cos, sin, mask, parts, cache, i)
         if cache is not None:
             cache.length += x.shape[1]
         return self.norm(x)

@@ -11,12 +11,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from nanoladder.checkpoint import config_from_hf, config_to_hf, flat_name
+from nanoladder.dataset import attention_mask
 from nanoladder.model import (
     PRESETS,
     Config,
     KVCache,
     Qwen2_5_VL,
     VisionConfig,
+    in_parts,
     mrope_position_ids,
     plan_vision,
 )
@@ -296,6 +298,25 @@ def gradients(model, ids, positions, x, grids):
         model(torch.tensor([ids]), positions[:, None], model.visual(x, grids))
     ).square().mean().backward()
     return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+
+
+def test_attention_in_parts_equals_attention_in_one(monkeypatch):
+    torch.manual_seed(0)
+    model = randomize(Qwen2_5_VL(TINY))
+    ids, positions = torch.randint(10, 64, (2, 60)), torch.arange(60).expand(3, 2, -1)
+    segments = torch.tensor([[0] * 12 + [1] * 9 + [2] * 30 + [-1] * 9, [0] * 12 + [1] * 20 + [2] * 8 + [3] * 20])
+    mask, found = attention_mask(segments), []
+    for long, block in ((999, 999), (60, 7)):
+        monkeypatch.setattr("nanoladder.model.LONG", long)
+        monkeypatch.setattr("nanoladder.model.BLOCK", block)
+        model.zero_grad()
+        hidden = model(ids, positions, None, mask)
+        hidden.square().mean().backward()
+        found.append([hidden, *(p.grad.clone() for p in model.model.parameters())])
+    parts = in_parts(mask)
+    assert len(parts) == 9 and sum(len(keys) for _, keys, _ in parts) < 9 * 36  # of 60 each
+    for one, divided in zip(*found):
+        torch.testing.assert_close(divided, one, atol=1e-5, rtol=1e-4)
 
 
 def test_activation_checkpointing_changes_no_gradient():
