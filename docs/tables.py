@@ -1,18 +1,18 @@
 """Write the README's measured tables anew, from the scores that ship beside it:  python docs/tables.py
 
-A table stands between "<!-- KIND FOLDER -->" and "<!-- end -->", and is made from FOLDER/scores.json by the function
-of that name. A test holds the README to what this makes, so a table can't say what no run has measured.
+A table stands between "<!-- KIND FOLDER ... -->" and "<!-- end -->", and is made by the function of that name from
+scores.json and run.json of the runs in these folders. A test holds the README to what this makes, so a table can't say what no run has measured.
 """
 
-import json
 import re
 from pathlib import Path
 
+from nanoladder.common import read_json
 from nanoladder.evaluate import BENCHMARKS
 from nanoladder.tables import percent
 
 ROOT = Path(__file__).parent.parent
-MARKED = re.compile(r"(<!-- (\w+) (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+MARKED = re.compile(r"(<!-- (\w+) (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 SPATIAL = tuple(BENCHMARKS.values())
 
 
@@ -44,6 +44,19 @@ def localization(scores):
     return markdown(("boxes", "mean IoU", "95 %", "IoU >= 0.5", "label F1", "valid JSON", "constant box", "n"), rows)
 
 
+def runs(*scores):
+    """Boxes of several runs, on all levels together and on each."""
+    rows = []
+    for one in scores:
+        test, ood, run = one["localization"]["test"], one["localization"]["ood"], one["run"]
+        low, high = test["interval"]
+        rows.append((run["settings"]["init"], run["settings"]["steps"], round(run["minutes"]["train"]),
+                     f"**{test['iou']:.3f}**", f"{low:.3f}-{high:.3f}",
+                     *(f"{level['iou']:.3f}" for level in test["levels"].values()), f"{ood['iou']:.3f}"))  # fmt: skip
+    levels = [f"level {k}" for k in scores[0]["localization"]["test"]["levels"]]
+    return markdown(("from", "steps", "minutes", "mean IoU", "95 %", *levels, "ood"), rows)
+
+
 def spatial(scores):
     """Every spatial benchmark, beside what not looking earns."""
     rows, beside = [], ("constant", "shuffled")
@@ -72,8 +85,9 @@ def types(scores):
 
 def rewritten(text):
     def table(match):
-        scores = json.loads((ROOT / match[3] / "scores.json").read_text())
-        return match[1] + globals()[match[2]](scores) + match[4]
+        runs = [ROOT / folder for folder in match[3].split()]
+        scores = [read_json(run / "scores.json") | {"run": read_json(run / "run.json")} for run in runs]
+        return match[1] + globals()[match[2]](*scores) + match[4]
 
     return MARKED.sub(table, text)
 
