@@ -1,7 +1,8 @@
 """Write the README's measured tables anew, from the scores that ship beside it:  python docs/tables.py
 
 A table stands between "<!-- KIND FOLDER ... -->" and "<!-- end -->", and is made by the function of that name from
-scores.json and run.json of the runs in these folders. A test holds the README to what this makes, so a table can't say what no run has measured.
+scores.json and run.json of the runs in these folders. A test holds the README to what this makes, so a table can't say
+what no run has measured.
 """
 
 import re
@@ -85,8 +86,8 @@ def types(scores):
 
 def rewritten(text):
     def table(match):
-        runs = [ROOT / folder for folder in match[3].split()]
-        scores = [read_json(run / "scores.json") | {"run": read_json(run / "run.json")} for run in runs]
+        folders = [ROOT / name for name in match[3].split()]
+        scores = [read_json(folder / "scores.json") | {"run": read_json(folder / "run.json")} for folder in folders]
         return match[1] + globals()[match[2]](*scores) + match[4]
 
     return MARKED.sub(table, text)
