@@ -131,29 +131,29 @@ STAGES = {
               eval_every=1000, save_every=250),
     # Where one object alone is asked about, its name tells nothing, and a model that sees many such pictures learns
     # to ignore names and to box whatever stands out. Emptier rooms come first for the same reason.
-    "1": dict(steps=700, min_objects=2, climb=0.3),
-    # The boxes of stage 1 are mixed in, or they would be forgotten. 45 % of them teach the floor as a map, which
-    # thoughts will reckon with. The eye has seen enough: what is new is to compare.
+    # What is never asked is forgotten: without the base's questions, replayed in every rung, a rung undoes it.
+    "1": dict(steps=800, min_objects=2, climb=0.3, muon_lr=0.004, mix="localization=0.85,seeing=0.15"),
+    # 35 % teach the floor as a map, which thoughts reckon with. The eye has seen enough: what is new is to compare.
     # Views and videos cost several times as much as a picture and ask for the same and more: so they come late.
     "2": dict(init="runs/stage1", data="datasets/rooms-spatial", images=9600, out="runs/stage2", steps=1200, late=0.65,
-              micro_batch_size=4, questions=6, freeze_vision=True, eval_rows=500,
-              mix="localization=0.1,floor=0.4,reckoning=0.05,single_image=0.2,multi_view=0.15,video=0.1"),
+              micro_batch_size=4, questions=6, lr=7e-4, muon_lr=0.003, freeze_vision=True, eval_rows=500,
+              mix="localization=0.1,seeing=0.15,floor=0.3,reckoning=0.05,single_image=0.17,multi_view=0.13,video=0.1"),
     # The paper's cold start shows the form to a model that can reason. Ours learns to reason here, so it is long.
-    # Direct answers and boxes are replayed, so that neither is lost. What is held out is asked to think first.
-    "cold": dict(init="runs/stage2", data="datasets/rooms-spatial", images=9600, out="runs/cold", steps=650, late=0.5,
-                 micro_batch_size=4, questions=6, lr=2e-3, warmup=20, freeze_vision=True, eval_rows=100,
-                 eval_every=1000,
-                 mix="cold=0.8,localization=0.08,single_image=0.06,multi_view=0.03,video=0.03"),
+    # Direct answers, boxes and what the base sees are replayed. What is held out is asked to think first.
+    "cold": dict(init="runs/stage2", data="datasets/rooms-spatial", images=9600, out="runs/cold", steps=1200, late=0.4,
+                 batch_size=8, micro_batch_size=4, questions=6, lr=1.5e-3, muon_lr=0.004, warmup=20,
+                 freeze_vision=True, eval_rows=100, eval_every=1000,
+                 mix="cold=0.76,localization=0.06,seeing=0.08,single_image=0.05,multi_view=0.03,video=0.02"),
     # None: each rung's own.
     "all": dict(out="runs/ladder", data=None, steps=None, eval_rows=100),
 }  # fmt: skip
 # What prepare.py is asked for beside --pictures, and for how many of these there is a view set and a video too.
 PREPARE = {
     "0": (["--seeing"], 1 / 16),
-    "1": ([], 0),
-    "2": (["--held-out", "200", "--questions", "8"], 1 / 8),
+    "1": (["--seeing"], 0),
+    "2": (["--seeing", "--held-out", "200", "--questions", "8"], 1 / 8),
     # A trace for every question there is (55,177 of 9,600 rooms); the paper has 1,255.
-    "cold": (["--held-out", "200", "--questions", "8", "--traces", "250000"], 1 / 8),
+    "cold": (["--seeing", "--held-out", "200", "--questions", "8", "--traces", "250000"], 1 / 8),
 }
 CUDA = dict(preset="small", batch_size=128, micro_batch_size=None, amp=True, compile=True, workers=12, eval_rows=1000,
             eval_every=1000, save_every=1000)  # fmt: skip
@@ -164,6 +164,7 @@ GPU = {
     "cold": CUDA | dict(images=40_000, steps=300),
 }
 # SpatialLadder's own settings (section 4 of the paper): AdamW, 16 samples a step, one at a time to save memory.
+OURS = ("seeing", "floor", "reckoning")  # kinds that the rooms alone have: no part of the paper's mixture
 QWEN = dict(lr=1e-5, muon_lr=0.0, batch_size=16, micro_batch_size=1, recompute=True, compile=False,
             freeze_vision=False)  # fmt: skip
 OBJECT_WEIGHT = 4.0  # in the dense loss: 30 % of object cells named after six minutes of a core, without it 24 %
@@ -191,6 +192,8 @@ def presets(given):
             values["init"] = "runs/stage0" if Path("runs/stage0/scores.json").exists() else "scratch"
     if "model" in given:
         values |= QWEN | (dict(lr=1e-4) if given.get("lora_rank") else {})
+        parts = values.get("mix", Settings.mix).split(",")
+        values["mix"] = ",".join(part for part in parts if part.split("=")[0] not in OURS)
     return values
 
 
@@ -502,7 +505,10 @@ def load_splits(s, kinds, runtime):
     data = Path(s.data)
     needed = [data / "train" / FILES[kind] for kind in kinds]
     needed += [data / "ood" / FILES[kind] for kind in held_out_kinds(kinds)]
-    if runtime.main and not is_alone(data) and not all(path.exists() for path in needed):
+    missing = [path for path in needed if not path.exists()]
+    if runtime.main and not is_alone(data) and missing:
+        if (data / "train").exists() and not (data / "prepare.json").exists():  # somebody's own data
+            raise UserError(f"{missing[0]} is missing: add it, or leave its rows out of --mix {s.mix}")
         flags, share = PREPARE[s.stage]
         sets = str(round(share * s.images))
         command = [sys.executable, "-m", "data.rooms.prepare", "--out", str(data), "--pictures", str(s.images),

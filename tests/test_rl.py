@@ -132,7 +132,7 @@ def start(rooms, tmp_path_factory):
     out = tmp_path_factory.mktemp("start") / "stage1"
     train.main(["--stage", "1", "--data", str(rooms), "--out", str(out), "--init", "scratch", "--steps", "2",
                 "--batch-size", "2", "--eval-rows", "2", "--max-new-tokens", "16", "--no-compile", "--no-amp",
-                "--preset", "nano", "--workers", "0"])  # fmt: skip
+                "--preset", "nano", "--workers", "0", "--mix", "localization=1"])  # fmt: skip
     return out
 
 

@@ -196,11 +196,14 @@ def test_relative_distance(solved):
     pairs, far = [], []
     for row, thought, room, frames in of(solved, "relative distance"):
         objects = shown(room, frames)
-        stated = {name: float(gap) for name, gap in re.findall(r"to ([a-z]+):[^:]*: (\d+\.\d)", thought)}
+        said = re.findall(r"to ([a-z]+):[^:]*: (\d+\.\d) so ([a-z]+) (\d+\.\d)", thought)
+        stated = {name: float(gap) for name, gap, _, _ in said}
         cells = on_the_floor(thought, row, room)
         assert set(stated) == {option[3:] for option in row["options"]} and set(cells) == {row["asked"][0], *stated}
         assert steps(thought) == [between(cells[row["asked"][0]], cells[name]) for name in stated]
-        assert min(stated, key=stated.get) == chosen(row) and thought.endswith(f" {chosen(row)}.")
+        for number, (*_, closest, least) in enumerate(said, 1):
+            assert stated[closest] == float(least) == min(list(stated.values())[:number])
+        assert closest == chosen(row) and thought.endswith(f" {chosen(row)}.")
         pairs += [[objects[row["asked"][0]], objects[name]] for name in stated]
         far += stated.values()
     assert np.abs(gaps(pairs) - far).max() <= 0.0501
@@ -238,6 +241,8 @@ def test_appearance_order(solved):
         ordered = [first[name] for name in chosen(row).split(", ")]
         assert ordered == sorted(ordered) and thought.endswith(f" {chosen(row)}.")
         assert list(first) == row["asked"]
+        met = re.findall(r"(\w) ([a-z]+)[,.]", thought.split("] ")[1])
+        assert met[: len(ordered)] == list(zip(ordered, chosen(row).split(", ")))
 
 
 # ---------------------------------------------------------------- words and rows
@@ -246,7 +251,7 @@ def test_appearance_order(solved):
 def test_several_phrasings_and_short_enough_for_nano(solved):
     tok, phrasings, lengths, kinds = Tokenizer.load(BASE), defaultdict(set), [], defaultdict(set)
     for row, thought, *_ in solved:
-        phrasings[row["question_type"]].add(", so " in thought or thought.startswith("First in"))
+        phrasings[row["question_type"]].add(", so " in thought or "There are" in thought)
         kinds[row["data_type"]].add(row["question_type"])
         lengths.append(len(tok.answer(in_tags(thought, row["answer"]))))
     assert len(phrasings) == 7 == len(kinds["video"]) and min(map(len, phrasings.values())) == 2

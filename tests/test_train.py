@@ -25,10 +25,12 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "
 TINY = ["--steps", "6", "--batch-size", "4", "--micro-batch-size", "2", "--eval-rows", "12", "--eval-every", "1000",
         "--save-every", "2", "--init", "scratch", "--no-freeze-vision", "--no-compile", "--no-amp", "--preset", "nano",
         "--workers", "0", "--max-new-tokens", "16"]  # fmt: skip
+BOXES = ["--mix", "localization=1"]  # quicker than with the base's questions
 
 
 def run(rooms, out, *flags, stage="1"):
-    train.main(["--stage", stage, "--data", str(rooms), "--out", str(out), *TINY, *flags])
+    boxes = BOXES if stage == "1" else []
+    train.main(["--stage", stage, "--data", str(rooms), "--out", str(out), *TINY, *boxes, *flags])
 
 
 def weights(folder):
@@ -122,7 +124,8 @@ def test_stage_0_trains_and_its_checkpoint_feeds_stage_1(rooms, tmp_path):
     run(rooms, tmp_path / "base", "--steps", "2", stage="0")
     scores = json.loads((tmp_path / "base" / "scores.json").read_text())["seeing"]["test"]
     assert 0 <= scores["accuracy"] <= 1 and "describe" in scores["types"]
-    run(rooms, tmp_path / "next", "--steps", "1", "--init", str(tmp_path / "base"))
+    run(rooms, tmp_path / "next", "--steps", "1", "--init", str(tmp_path / "base"), "--mix", train.STAGES["1"]["mix"])
+    assert set(json.loads((tmp_path / "next" / "scores.json").read_text())) == {"localization", "seeing"}
 
 
 def test_another_sitting_of_the_base_learns_new_words_and_keeps_the_old():
@@ -208,19 +211,19 @@ def test_a_qwen_folder_trains_with_lora_and_is_a_plain_one_after(rooms, small_qw
 
 
 def test_stage_2_mixes_kinds_and_scores_each_benchmark(tmp_path, capsys):
-    prepare(tmp_path / "rooms", "--view-sets", "6", "--videos", "6", "--questions", "4")
+    prepare(tmp_path / "rooms", "--view-sets", "6", "--videos", "6", "--questions", "4", "--seeing")
     run(tmp_path / "rooms", tmp_path / "out", "--steps", "3", "--questions", "2", "--eval-every", "3", stage="2")
     scores = json.loads((tmp_path / "out" / "scores.json").read_text())
     benchmarks = {"rooms-si", "rooms-mv", "rooms-video"}
     twins = {name + "-ood" for name in benchmarks}
-    beside = {"localization", "floor", "reckoning", "overall", "overall-ood", "intervals"}
+    beside = {"localization", "seeing", "floor", "reckoning", "overall", "overall-ood", "intervals"}
     assert set(scores) == beside | benchmarks | twins
     wanted = {"avg", "micro", "nq", "mcq", "types", "constant", "shuffled", "n"}
     wanted |= {"interval", "nq_interval", "mcq_interval"}
     assert all(set(scores[name]) == wanted for name in benchmarks | twins)
     assert scores["overall"] == pytest.approx(sum(scores[name]["avg"] for name in benchmarks) / 3)
     val = json.loads((tmp_path / "out" / "metrics.jsonl").read_text().splitlines()[-1])["val"]
-    assert set(val) == {"localization", "floor", "reckoning", "single_image", "multi_view", "video"}
+    assert set(val) == {"localization", "seeing", "floor", "reckoning", "single_image", "multi_view", "video"}
 
     asked = ["--data", str(tmp_path / "rooms"), "--rows", "12", "--bench", "rooms-si", "localization", "rooms-mv-ood"]
     asked += ["--max-new-tokens", "16"]
@@ -237,7 +240,8 @@ def test_stage_2_mixes_kinds_and_scores_each_benchmark(tmp_path, capsys):
 
 
 def test_the_cold_start_learns_traces_and_is_scored_thinking(tmp_path):
-    prepare(tmp_path / "rooms", "--view-sets", "6", "--videos", "6", "--questions", "4", "--traces", "30")
+    sets = ["--view-sets", "6", "--videos", "6"]
+    prepare(tmp_path / "rooms", *sets, "--questions", "4", "--traces", "30", "--seeing")
     flags = ["--data", str(tmp_path / "rooms"), "--max-new-tokens", "16"]
     run(tmp_path / "rooms", tmp_path / "out", "--steps", "1", "--eval-rows", "6", *flags, stage="cold")
     scores = json.loads((tmp_path / "out" / "scores.json").read_text())
@@ -255,7 +259,7 @@ def test_the_cold_start_learns_traces_and_is_scored_thinking(tmp_path):
 
 
 def run_on_two_ranks(rooms, out, *flags):
-    command = [*TORCHRUN, "--stage", "1", "--data", str(rooms), "--out", str(out), *TINY, *flags]
+    command = [*TORCHRUN, "--stage", "1", "--data", str(rooms), "--out", str(out), *TINY, *BOXES, *flags]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
 
 
@@ -300,12 +304,21 @@ def test_a_kind_without_rows_is_refused(rooms, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_rooms_are_never_made_in_a_folder_of_other_data(rooms, tmp_path):
+    own = tmp_path / "own"
+    shutil.copytree(rooms, own, ignore=shutil.ignore_patterns("prepare.json", "seeing.jsonl", "images"))
+    before = {path: path.read_bytes() for path in own.rglob("*.jsonl")}
+    with pytest.raises(UserError, match=r"seeing.jsonl is missing: add it, or leave its rows out of --mix"):
+        run(own, tmp_path / "out", "--mix", train.STAGES["1"]["mix"])
+    assert before == {path: path.read_bytes() for path in own.rglob("*.jsonl")} and not (tmp_path / "out").exists()
+
+
 def test_a_script_says_one_line(tmp_path):
     (tmp_path / "rooms" / "ood").mkdir(parents=True)
     (tmp_path / "rooms" / "train").mkdir()
     (tmp_path / "rooms" / "ood" / "localization.jsonl").write_text("")
     (tmp_path / "rooms" / "train" / "localization.jsonl").write_text("{broken\n")
-    command = [sys.executable, "train.py", "--data", str(tmp_path / "rooms"), "--out", str(tmp_path / "out")]
+    command = [sys.executable, "train.py", "--data", str(tmp_path / "rooms"), "--out", str(tmp_path / "out"), *BOXES]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
     assert "localization.jsonl:1" in done.stderr and not (tmp_path / "out").exists()

@@ -19,6 +19,7 @@ From a model, an answer is kept where it earns full marks for form and content, 
 
 from collections import Counter
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +59,8 @@ class Settings:
 
 
 # ---------------------------------------------------------------- thoughts: one function for each type
-# Each returns the values that the phrases below are filled with. Words are those that the base's tokenizer knows.
+# Each returns the values that the phrases below are filled with. Words are those that the base's tokenizer knows, and
+# thoughts that go different ways begin with different ones: the beginning is the plan that the rest follows.
 
 
 def absolute_distance(row, sights):
@@ -90,10 +92,13 @@ def object_count(row, sights):
 
 
 def relative_distance(row, sights):
+    """After each gap the closest so far: of four numbers at once a nano finds the least no better than by a guess."""
     target, *others = objects = [sights.by_name[name] for name in (row["asked"][0], *_texts(row))]
-    gaps = [f"{box_distance(target, o):.1f}" for o in others]
+    gaps = [(round(box_distance(target, o), 1), o.category) for o in others]
+    closest = accumulate(gaps, lambda best, new: new if new[0] < best[0] else best)
+    said = [f"{gap} so {name} {least}" for (gap, _), (least, name) in zip(gaps, closest)]
     seen = "" if sights.alone else sights.see(objects) + " "
-    return {"seen": seen, "floor": sights.floor(objects), "ways": sights.ways(objects, gaps)}
+    return {"seen": seen, "floor": sights.floor(objects), "ways": sights.ways(objects, said)}
 
 
 def relative_direction(row, sights):
@@ -105,8 +110,10 @@ def relative_direction(row, sights):
 
 
 def appearance_order(row, sights):
-    """The pictures that first show each clearly, in the order they are asked in: to be sorted."""
-    return {"seen": sights.meet([sights.by_name[name] for name in row["asked"]])}
+    """The first pictures that show them clearly, as asked and then sorted: a letter is found before its name."""
+    asked = [sights.by_name[name] for name in row["asked"]]
+    met = [f"{PICTURES[sights.first(o)]} {o.category}" for o in sorted(asked, key=lambda o: sights.clear[o.id][0])]
+    return {"seen": sights.meet(asked), "met": ", ".join(met)}
 
 
 THOUGHTS = {
@@ -119,12 +126,12 @@ THOUGHTS = {
         "{seen} The depth is {depth}, so the longest side is {answer}.",
     )),
     "room size": (room_size, (
-        "I see opposite corners in picture ({a}) and ({b}). The sides are {sides} = {answer}.",
-        "In picture ({a}) and ({b}) are opposite corners, so the size is {sides} = {answer}.",
+        "Opposite corners are in picture ({a}) and ({b}). The sides are {sides} = {answer}.",
+        "Opposite corners in picture ({a}) and ({b}), so the size is {sides} = {answer}.",
     )),
     "object count": (object_count, (
-        "{seen} {sum} = {answer}.",
-        "First in {seen}. There are {sum} = {answer}.",
+        "Count {seen} {sum} = {answer}.",
+        "Count {seen}. There are {sum} = {answer}.",
     )),
     "relative distance": (relative_distance, (
         "{seen}On the floor {floor}: {ways}. The closest is {answer}.",
@@ -135,8 +142,8 @@ THOUGHTS = {
         "{seen} On the floor {floor}, {ways}, so {answer}.",
     )),
     "appearance order": (appearance_order, (
-        "{seen} The order is {answer}.",
-        "First {seen}, so {answer}.",
+        "First {seen} {met}. The order is {answer}.",
+        "First {seen} {met}, so {answer}.",
     )),
 }  # fmt: skip
 
