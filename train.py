@@ -163,8 +163,8 @@ GPU = {
     "2": CUDA | dict(images=40_000, steps=4_000),
     "cold": CUDA | dict(images=40_000, steps=300),
 }
-# SpatialLadder's own settings (section 4 of the paper): AdamW, 16 samples a step, one at a time to save memory.
 OURS = ("seeing", "floor", "reckoning")  # kinds that the rooms alone have: no part of the paper's mixture
+# SpatialLadder's own settings (section 4 of the paper): AdamW, 16 samples a step, one at a time to save memory.
 QWEN = dict(lr=1e-5, muon_lr=0.0, batch_size=16, micro_batch_size=1, recompute=True, compile=False,
             freeze_vision=False)  # fmt: skip
 OBJECT_WEIGHT = 4.0  # in the dense loss: 30 % of object cells named after six minutes of a core, without it 24 %
