@@ -108,6 +108,7 @@ class Settings:
     clip: float = setting(1.0, "largest norm of the gradient")
     climb: float = setting(0.0, "share of the asking in the emptier rooms (levels 1 and 2) before all levels mix")
     late: float = setting(0.0, "share of the run with single pictures alone, before views and videos join")
+    several: float | None = setting(None, "of each kind's sequences then, those that show several; default as the data")
     freeze_vision: bool = setting(False, "train the decoder alone; the vision tower stays as it is")
     blind: bool = setting(False, "blank every picture: what is learned then can be guessed without looking")
     dense: float = setting(0.0, "weight of the dense loss of stage 0, of what and where; 0 is off")
@@ -132,16 +133,16 @@ STAGES = {
     # Where one object alone is asked about, its name tells nothing, and a model that sees many such pictures learns
     # to ignore names and to box whatever stands out. Emptier rooms come first for the same reason.
     # What is never asked is forgotten: without the base's questions, replayed in every rung, a rung undoes it.
-    "1": dict(steps=800, min_objects=2, climb=0.3, muon_lr=0.004, mix="localization=0.85,seeing=0.15"),
+    "1": dict(steps=750, min_objects=2, climb=0.3, muon_lr=0.004, mix="localization=0.85,seeing=0.15", several=0.3),
     # 35 % teach the floor as a map, which thoughts reckon with. The eye has seen enough: what is new is to compare.
     # Views and videos cost several times as much as a picture and ask for the same and more: so they come late.
-    "2": dict(init="runs/stage1", data="datasets/rooms-spatial", images=9600, out="runs/stage2", steps=1200, late=0.65,
-              micro_batch_size=4, questions=6, lr=7e-4, muon_lr=0.003, freeze_vision=True, eval_rows=500,
-              mix="localization=0.1,seeing=0.15,floor=0.3,reckoning=0.05,single_image=0.17,multi_view=0.13,video=0.1"),
+    "2": dict(init="runs/stage1", data="datasets/rooms-spatial", images=9600, out="runs/stage2", steps=1200, late=0.5,
+              several=0.5, micro_batch_size=4, questions=6, lr=7e-4, muon_lr=0.003, freeze_vision=True, eval_rows=500,
+              mix="localization=0.1,seeing=0.2,floor=0.3,reckoning=0.05,single_image=0.15,multi_view=0.1,video=0.1"),
     # The paper's cold start shows the form to a model that can reason. Ours learns to reason here, so it is long.
     # Direct answers, boxes and what the base sees are replayed. What is held out is asked to think first.
-    "cold": dict(init="runs/stage2", data="datasets/rooms-spatial", images=9600, out="runs/cold", steps=1200, late=0.4,
-                 batch_size=8, micro_batch_size=4, questions=6, lr=1.5e-3, muon_lr=0.004, warmup=20,
+    "cold": dict(init="runs/stage2", data="datasets/rooms-spatial", images=9600, out="runs/cold", steps=1200, late=0.25,
+                 several=0.5, batch_size=8, micro_batch_size=4, questions=6, lr=1.5e-3, muon_lr=0.004, warmup=20,
                  freeze_vision=True, eval_rows=100, eval_every=1000,
                  mix="cold=0.76,localization=0.06,seeing=0.08,single_image=0.05,multi_view=0.03,video=0.02"),
     # None: each rung's own.
@@ -341,7 +342,7 @@ def train(s, runtime, run, losses, dataset, shares, score):
 
     looks = looking * s.batch_size
     order = [(epoch, i, 0) for epoch, i in plan_mixture(dataset.groups, shares, looks, 0.0, s.seed)]
-    asks = plan_mixture(dataset.groups, shares, s.steps * s.batch_size - looks, s.climb, s.seed, s.late)
+    asks = plan_mixture(dataset.groups, shares, s.steps * s.batch_size - looks, s.climb, s.seed, s.late, s.several)
     order += [(epoch, i, s.questions) for epoch, i in asks]
     micro = s.micro_batch_size
     accumulation = s.batch_size // (micro * runtime.world)

@@ -539,10 +539,10 @@ def plan_order(levels, total, climb, seed):
     return order
 
 
-def plan_mixture(groups, shares, total, climb, seed, late=0.0):
+def plan_mixture(groups, shares, total, climb, seed, late=0.0, several=None):
     """plan_order over groups of several kinds: each climbs by itself, and at each place of the order comes the kind
     that lags furthest behind its share. shares: {kind: weight}; what is asked about several pictures joins after the
-    `late` share of all.
+    `late` share of all, and is then the share `several` of a kind that asks about single ones too (None: as there are).
     """
     piles = {}  # groups by (kind, whether they show several pictures)
     for i, group in enumerate(groups):
@@ -551,7 +551,12 @@ def plan_mixture(groups, shares, total, climb, seed, late=0.0):
     sizes = Counter()
     for (kind, _), own in piles.items():
         sizes[kind] += len(own)
-    weights = {pile: shares[pile[0]] * len(own) / sizes[pile[0]] for pile, own in piles.items()}
+    weights = {}
+    for (kind, more), own in piles.items():
+        part = len(own) / sizes[kind]
+        if several is not None and part < 1:
+            part = several if more else 1 - several
+        weights[kind, more] = shares[kind] * part
     due, turns, taken = dict.fromkeys(piles, 0.0), [], Counter()
     for n in range(total):
         present = [pile for pile in piles if n >= late * total or not pile[1]] or list(piles)

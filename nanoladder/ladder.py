@@ -9,9 +9,12 @@ killed goes on from its last saved state, so after any interruption the same com
 scores of all, and report.html of the last rung shows the curves of all.
 """
 
+import os
 import subprocess
 import sys
 from pathlib import Path
+
+import torch
 
 from nanoladder.checkpoint import BASE
 from nanoladder.common import RunFolder, UserError, read_json, write_json
@@ -72,6 +75,12 @@ def table(rows):
 
 
 def call(command):
-    print("\n$ python " + " ".join(command), flush=True)
-    if subprocess.run([sys.executable, *command], cwd=ROOT).returncode:
+    """Run eval.py in one process, and a rung on every GPU, or on a CPU in two processes that share the cores: nano's
+    steps are too small for one to use two cores well."""
+    cores = os.cpu_count() or 1
+    ranks = 1 if command[0] == "eval.py" else torch.cuda.device_count() or min(2, cores)
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"] if ranks > 1 else []
+    threads = {"OMP_NUM_THREADS": str(cores // ranks)}
+    print("\n$ python " + " ".join([*torchrun, *command]), flush=True)
+    if subprocess.run([sys.executable, *torchrun, *command], cwd=ROOT, env=os.environ | threads).returncode:
         raise UserError(f"{command[0]} failed; the reason is above. The same command goes on from here.")

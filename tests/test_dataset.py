@@ -286,8 +286,10 @@ def test_views_and_videos_join_late(tmp_path):
     assert "video" not in kinds[:60] and kinds[:60].count("localization") == 30
     assert [kinds[60:].count(kind) for kind in shares] == [10, 10, 20]
     both = [[dataclasses.replace(boxes, images=boxes.images * n)] for n in (1, 1, 1, 2)]  # one kind, one group in four
-    several = [len(both[i][0].images) - 1 for _, i in plan_mixture(both, {"localization": 1}, 80, 0.0, 0, late=0.5)]
-    assert sum(several[:40]) == 0 and sum(several[40:]) == 10
+    for share, later in ((None, 10), (0.75, 30)):
+        order = plan_mixture(both, {"localization": 1}, 80, 0.0, 0, late=0.5, several=share)
+        shown = [len(both[i][0].images) - 1 for _, i in order]
+        assert sum(shown[:40]) == 0 and sum(shown[40:]) == later
 
 
 def test_a_folder_without_held_out_rows_keeps_scenes_back(tmp_path, monkeypatch):

@@ -182,14 +182,13 @@ def framed(frame, corner):
 
 def test_object_count(solved):
     for row, thought, room, frames in of(solved, "object count"):
-        listed = [(item["label"], item["picture"]) for item in seen(thought)]
+        listed = [(item["label"], item["picture"]) for met in re.findall(SEEN, thought) for item in json.loads(met)]
         counted = [o for o in room["objects"] if o["category"] in row["asked"]]
         assert Counter(listed) == Counter((o["category"], first_view(o, frames)) for o in counted)
         pictures = [number for _, number in listed]
         assert pictures == sorted(pictures)
-        *terms, total = numbers(re.findall(r"[\d+ ]+= \d+", thought)[0])
-        assert terms == list(Counter(pictures).values())
-        assert total == sum(terms) == float(row["answer"])
+        *numbered, total = map(int, re.findall(r" (\d+)", thought))
+        assert numbered == list(range(1, len(counted) + 1)) and total == len(counted) == float(row["answer"])
 
 
 def test_relative_distance(solved):
@@ -251,7 +250,7 @@ def test_appearance_order(solved):
 def test_several_phrasings_and_short_enough_for_nano(solved):
     tok, phrasings, lengths, kinds = Tokenizer.load(BASE), defaultdict(set), [], defaultdict(set)
     for row, thought, *_ in solved:
-        phrasings[row["question_type"]].add(", so " in thought or "There are" in thought)
+        phrasings[row["question_type"]].add(", so " in thought)
         kinds[row["data_type"]].add(row["question_type"])
         lengths.append(len(tok.answer(in_tags(thought, row["answer"]))))
     assert len(phrasings) == 7 == len(kinds["video"]) and min(map(len, phrasings.values())) == 2

@@ -17,7 +17,6 @@ bearings, a comparison or some arithmetic). Every step of it is true, or follows
 From a model, an answer is kept where it earns full marks for form and content, one a question.
 """
 
-from collections import Counter
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -85,10 +84,9 @@ def room_size(row, sights):
 
 
 def object_count(row, sights):
-    """Every counted object at the first picture that shows it clearly, and how many are new in each."""
+    """Every counted object at the first picture that shows it clearly, numbered: a sum at the end is a guess."""
     counted = sorted((o for o in sights.objects if o.category in row["asked"]), key=sights.first)
-    new = Counter(map(sights.first, counted))
-    return {"seen": sights.meet(counted), "sum": " + ".join(map(str, new.values()))}
+    return {"met": ", ".join(f"{sights.meet([o])} {number}" for number, o in enumerate(counted, 1))}
 
 
 def relative_distance(row, sights):
@@ -130,8 +128,8 @@ THOUGHTS = {
         "Opposite corners in picture ({a}) and ({b}), so the size is {sides} = {answer}.",
     )),
     "object count": (object_count, (
-        "Count {seen} {sum} = {answer}.",
-        "Count {seen}. There are {sum} = {answer}.",
+        "Count {met}. There are {answer}.",
+        "Count {met}, so {answer}.",
     )),
     "relative distance": (relative_distance, (
         "{seen}On the floor {floor}: {ways}. The closest is {answer}.",
