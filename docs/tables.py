@@ -84,10 +84,22 @@ def types(scores):
     return markdown(("score (best constant, shuffled images)", *SPATIAL), rows)
 
 
+def ladder(*scores):
+    """Rungs, or ablations, one below the other: every benchmark, their mean and twin, and the IoU of boxes."""
+    rows = []
+    for one in scores:
+        averages = [percent(one[name]["avg"]) for name in SPATIAL] + [f"**{percent(one['overall'])}**"]
+        boxes = [f"{one['localization'][split]['iou']:.3f}" for split in ("test", "ood")]
+        low_high = "-".join(map(percent, one["intervals"]["overall"]))
+        rows.append((one["name"], *averages, low_high, percent(one["overall-ood"]), *boxes))
+    return markdown(("%", *SPATIAL, "overall", "95 %", "overall-ood", "IoU", "IoU-ood"), rows)
+
+
 def rewritten(text):
     def table(match):
         folders = [ROOT / name for name in match[3].split()]
-        scores = [read_json(folder / "scores.json") | {"run": read_json(folder / "run.json")} for folder in folders]
+        scores = [read_json(folder / "scores.json") | {"run": read_json(folder / "run.json"), "name": folder.name}
+                  for folder in folders]  # fmt: skip
         return match[1] + globals()[match[2]](*scores) + match[4]
 
     return MARKED.sub(table, text)
