@@ -26,6 +26,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader
 
+from data.rooms.floor import ACROSS, ALONG
 from data.rooms.questions import LOCATE, NAMES, SHELL
 from data.rooms.seeing import BOARD, DEPTHS, PICTURES
 from data.rooms.spatial import PHRASES, SECTORS
@@ -52,6 +53,7 @@ from nanoladder.common import (
 from nanoladder.dataset import (
     DATA_TYPES,
     FILES,
+    FLOOR,
     IGNORE_INDEX,
     THINK,
     Dataset,
@@ -128,12 +130,13 @@ class Settings:
 # What each stage means, and what a GPU changes. Flags override both.
 STAGES = {
     "0": dict(init="scratch", data="datasets/rooms-base", images=60_000, out="runs/stage0", steps=10_000,
-              mix="seeing=0.9,reckoning=0.1", questions=6, climb=0.5, look=0.25, dense=3.0, lr=6e-3, muon_lr=0.02,
-              eval_every=1000, save_every=250),
+              mix="seeing=0.6,floor=0.25,reckoning=0.15", questions=6, climb=0.5, look=0.25, dense=3.0, lr=6e-3,
+              muon_lr=0.02, eval_every=1000, save_every=250),
     # Where one object alone is asked about, its name tells nothing, and a model that sees many such pictures learns
     # to ignore names and to box whatever stands out. Emptier rooms come first for the same reason.
     # What is never asked is forgotten: without the base's questions, replayed in every rung, a rung undoes it.
-    "1": dict(steps=750, min_objects=2, climb=0.3, muon_lr=0.004, mix="localization=0.85,seeing=0.15", several=0.3),
+    "1": dict(steps=750, min_objects=2, climb=0.3, muon_lr=0.004, mix="localization=0.8,seeing=0.15,floor=0.05",
+              several=0.3),
     # 35 % teach the floor as a map, which thoughts reckon with. The eye has seen enough: what is new is to compare.
     # Views and videos cost several times as much as a picture and ask for the same and more: so they come late.
     "2": dict(init="runs/stage1", data="datasets/rooms-spatial", images=9600, out="runs/stage2", steps=1200, late=0.5,
@@ -311,12 +314,15 @@ class Losses(nn.Module):
             # Among their words alone: a softmax over all would push the others, unasked yet, into one direction.
             state = model.model.norm(image_embeds)
             targets = batch["dense_targets"].split([len(ids) for ids in self.words.values()], dim=1)
-            for (kind, ids), target in zip(self.words.items(), targets):
+            targets = dict(zip(self.words, targets))
+            objects = 1 + OBJECT_WEIGHT * (1 - targets["names"][:, : len(SHELL)].sum(-1))
+            for kind, ids in self.words.items():
                 said = F.linear(state, model.lm_head.weight[ids]).float().log_softmax(-1)  # [image tokens, words]
-                missed = -(target * said).sum(-1)
-                bare = target[:, : len(SHELL)].sum(-1) if kind == "names" else 1
-                weight = torch.ones_like(missed) + OBJECT_WEIGHT * (1 - bare)
-                dense_loss = dense_loss + (weight * missed).sum() / weight.sum()
+                missed = -(targets[kind] * said).sum(-1)
+                weight = targets[kind].sum(-1)  # 1, or 0 where it is not asked
+                if kind in ("names", *FLOOR):
+                    weight = weight * objects
+                dense_loss = dense_loss + (weight * missed).sum() / weight.sum().clamp(min=1)
         return text_loss, dense_loss
 
 
@@ -341,7 +347,7 @@ def train(s, runtime, run, losses, dataset, shares, score):
     metrics = run.open_log("metrics.jsonl", step) if runtime.main else None
 
     looks = looking * s.batch_size
-    order = [(epoch, i, 0) for epoch, i in plan_mixture(dataset.groups, shares, looks, 0.0, s.seed)]
+    order = [(epoch, i, 0) for epoch, i in plan_mixture(dataset.groups, shares, looks, 0.0, s.seed, 0.0, s.several)]
     asks = plan_mixture(dataset.groups, shares, s.steps * s.batch_size - looks, s.climb, s.seed, s.late, s.several)
     order += [(epoch, i, s.questions) for epoch, i in asks]
     micro = s.micro_batch_size
@@ -443,15 +449,15 @@ def main(argv):
     splits = load_splits(s, list(shares), runtime)
     data_seconds = clock()
     model, tokenizer, image_config = build(s, runtime, corpus(splits["train"]))
-    dense = {"names": len(NAMES), "depths": len(DEPTHS)} if s.dense else None
+    files, ranks = BOARD
+    words = {"files": files, "ranks": ranks, "pictures": PICTURES, "names": [" " + name for name in NAMES],
+             "depths": DEPTHS, "across": ACROSS, "along": ALONG}  # fmt: skip
+    dense = {kind: len(words[kind]) for kind in ("names", "depths", *FLOOR)} if s.dense else None
     dataset = Dataset(splits["train"], tokenizer, image_config, model.config, s.seed, dense)
     dataset.groups = [
         group for group in dataset.groups if group[0].kind != "localization" or objects_asked(group) >= s.min_objects
     ]
     explain(s, dataset, model, tokenizer, runtime.say)
-    files, ranks = BOARD
-    words = {"files": files, "ranks": ranks, "pictures": PICTURES, "names": [" " + name for name in NAMES],
-             "depths": DEPTHS}  # fmt: skip
     ids = {kind: torch.tensor([tokenizer.encode(word)[0] for word in choice], device=runtime.device)
            for kind, choice in words.items()}  # fmt: skip
     said = None if s.model else said_tokens(splits["train"], tokenizer, image_config, model).to(runtime.device)

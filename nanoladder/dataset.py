@@ -64,6 +64,7 @@ THINK = "Think in <think></think>, then answer in <answer></answer>."
 VIDEO_FPS = 2.0  # frames a second that a row's video frames are taken to have; the rooms' walks make 0.6 m/s of it
 HOLD_OUT = 50  # scenes of which one is kept from training, where a data set brings no held-out rows
 PADDING_STEP = 16  # sequence lengths are rounded up to this, so that few shapes exist to compile and to tune
+FLOOR = ("across", "along")  # index images of where on the floor things are
 SIDE = 8  # files, and ranks, of the chessboard that the dense loss lays over a picture, and pictures it tells apart
 
 
@@ -451,16 +452,19 @@ def dense_targets(row, grids, image_config, kinds):
     """What each image token shows, by share of its cell: squares of a board, which picture of SIDE, and each kind of
     index image.
 
-    kinds: {kind: how many values IMAGE.kind.png has}. [tokens, 3 * SIDE + all values]; each thing asked sums to 1. A
-    token of a video shows the same cell of `temporal_patch_size` frames, and their mean.
+    kinds: {kind: how many values IMAGE.kind.png has}. [tokens, 3 * SIDE + all values]; each thing asked sums to 1, and
+    what an album of different rooms is not asked, where on their floor things are, to 0. A token of a video shows the
+    same cell of `temporal_patch_size` frames, and their mean.
     """
+    album = len({path.name.split("_")[0] for path in row.images}) > 1  # a picture's name begins with its room's
     is_video = row.data_type == "video"
     pace = image_config.temporal_patch_size if is_video else 1
     grids, shares = list(grids) * (len(row.images) if is_video else 1), []
     for number, (path, grid) in enumerate(zip(row.images, grids, strict=True)):
         rows, cols = grid[1] // image_config.merge_size, grid[2] // image_config.merge_size
         side = image_config.patch_size * image_config.merge_size
-        indices = [index_shares(path.with_suffix(f".{kind}.png"), rows, cols, side, n) for kind, n in kinds.items()]
+        indices = [index_shares(path.with_suffix(f".{kind}.png"), rows, cols, side, n)
+                   * (kind not in FLOOR or not album) for kind, n in kinds.items()]  # fmt: skip
         picture = torch.eye(SIDE)[min(number // pace, SIDE - 1)].expand(rows * cols, -1)
         shares.append(torch.cat((board_squares(rows, cols), picture, *indices), dim=1))
     if is_video:

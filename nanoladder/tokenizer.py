@@ -27,9 +27,10 @@ CONFIG = {
     "model_max_length": 32768,
 }
 
-# Words keep the space before them and their hyphens, digits stand alone (coordinates must be read digit by digit), and
-# a JSON key keeps its punctuation, so that BPE can learn `","bbox_2d":[` as one token: a box is then 14 tokens, not 21.
-SPLIT = r"""[\[\]{}":,]*"\w+":[\[{"]*| ?\p{L}+(?:-\p{L}+)*|\p{N}| ?[^\s\p{L}\p{N}]+|\s+"""
+# Words keep the space before them and their hyphens; digits stand alone (coordinates must be read digit by digit), and
+# so does a capital before another (of a square of the floor, DS, the file); a JSON key keeps its punctuation, so that
+# BPE can learn `","bbox_2d":[` as one token: a box is then 14 tokens, not 21.
+SPLIT = r"""[\[\]{}":,]*"\w+":[\[{"]*|\p{Lu}(?=\p{Lu})| ?\p{L}+(?:-\p{L}+)*|\p{N}| ?[^\s\p{L}\p{N}]+|\s+"""
 
 
 class Tokenizer:

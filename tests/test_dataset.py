@@ -230,7 +230,7 @@ def test_index_shares_count_pixels(tmp_path):
 
 
 def test_a_videos_token_is_held_to_the_mean_of_its_two_frames(tmp_path):
-    paths = [tmp_path / f"{k}.png" for k in range(4)]
+    paths = [tmp_path / f"000001_video_{k}.png" for k in range(4)]
     for k, path in enumerate(paths):
         Image.fromarray(np.full((96, 96), k, np.uint8)).save(path.with_suffix(".names.png"))
     kinds = {"names": 5}
@@ -242,6 +242,18 @@ def test_a_videos_token_is_held_to_the_mean_of_its_two_frames(tmp_path):
     assert torch.equal(targets[:, 24:], expected)
     apart = dense_targets(album, [(1, 12, 12)] * 4, CONFIG, kinds)
     assert apart.shape == (144, 29) and apart[36:72, 17].eq(1).all() and apart[36:72, 25].eq(1).all()
+
+
+def test_an_album_of_different_rooms_has_no_common_floor(tmp_path):
+    for room, n in (("000001", "00"), ("000001", "01"), ("000002", "00")):
+        for kind in ("names", "across"):
+            Image.fromarray(np.full((96, 96), 3, np.uint8)).save(tmp_path / f"{room}_multi_view_{n}.{kind}.png")
+    first, second, other = (tmp_path / f"{name}.png" for name in ("000001_multi_view_00", "000001_multi_view_01",
+                                                                  "000002_multi_view_00"))  # fmt: skip
+    for pictures, told in (((first, second), 1), ((first, other), 0)):
+        row = SimpleNamespace(images=pictures, data_type="multi_view")
+        targets = dense_targets(row, [(1, 12, 12)] * 2, CONFIG, {"names": 5, "across": 12})
+        assert targets[:, 24:29].sum(1).eq(1).all() and targets[:, 29:].sum(1).eq(told).all()
 
 
 def test_every_image_token_has_its_square_of_the_board():

@@ -18,23 +18,23 @@ SIGN = {"right": 1, "front": 1, "left": -1, "back": -1}
 
 @pytest.fixture(scope="module")
 def asked():
-    """{question_type: [(row, its room)]} of the rows about many rooms; of "floor" the pictures too."""
+    """{question_type: [(row, its room)]} of the rows about many rooms; of "floor" also the frame it is laid around."""
     found = defaultdict(list)
     for index in range(100):
         room = truth(index)
         rng = np.random.default_rng(index)
         for row in floor.reckoning_rows(rng):
             found[row["question_type"]].append((row, room))
-        for kind, pace in (("single_image", 1), ("multi_view", 1), ("video", 2)):
-            frames = [frame for frame in room["frames"] if frame["data_type"] == kind][::pace]
-            found["floor"] += [(row, room, frames) for row in floor.floor_rows(room, kind, SIZE, rng)]
+        for kind, origin in (("single_image", 0), ("multi_view", 0), ("video", 8)):
+            frames = [frame for frame in room["frames"] if frame["data_type"] == kind]
+            found["floor"] += [(row, room, frames[origin]) for row in floor.floor_rows(room, kind, SIZE, rng)]
     assert min(map(len, found.values())) > 100 and set(found) == {"floor", "way", "turn"}
     return found
 
 
 def cells(text):
-    """{label: (file, rank)} of "bed:d6, lamp:g3"."""
-    return {label: ("abcdefghijkl".index(cell[0]), int(cell[1:])) for label, cell in
+    """{label: (file, rank)} of "bed:DS, lamp:HQ"."""
+    return {label: ("ABCDEFGHIJKL".index(cell[0]), "MNOPQRSTUV".index(cell[1])) for label, cell in
             (part.split(":") for part in text.split(", "))}  # fmt: skip
 
 
@@ -51,11 +51,11 @@ def unit(bearing):
 def test_objects_stand_where_the_row_says(asked):
     """The camera's own lens, tilted upright, against the corner points of the square."""
     inside, places = 0, set()
-    for row, room, frames in asked["floor"]:
+    for row, room, frame in asked["floor"]:
         found, objects = cells(row["answer"]), {o["category"]: o for o in room["objects"]}
-        letter, labels = re.fullmatch(r"On the floor(?: of picture \((\w)\))?: (.*)\?", row["question"]).groups()
-        assert labels == ", ".join(found) and 0 < len(found) <= 4 and (letter is None) == (len(frames) == 1)
-        camera = camera_from_json(frames["ijklmnop".index(letter or "i")]["camera"])
+        labels = re.fullmatch(r"On the floor: (.*)\?", row["question"])[1]
+        assert labels == ", ".join(found) and 0 < len(found) <= 4
+        camera = camera_from_json(frame["camera"])
         for label, cell in found.items():
             if [o["category"] for o in room["objects"]].count(label) > 1:
                 continue  # the other one is out of sight
@@ -79,8 +79,8 @@ def reckoned(question):
 
 def check_ways(answer, stand, at):
     """Every square is the map's, and the steps lead from the first to each: the labels that are reached."""
-    start, *ends = re.findall(r"(?:from|to) ([a-z]+):(\w\d)(?: (\d+ \w+ \d+ \w+))?", answer)
-    assert start == (stand, "abcdefghijkl"[at[stand][0]] + str(at[stand][1]), "")
+    start, *ends = re.findall(r"(?:from|to) ([a-z]+):([A-Z]{2})(?: (\d+ \w+ \d+ \w+))?", answer)
+    assert start == (stand, "ABCDEFGHIJKL"[at[stand][0]] + "MNOPQRSTUV"[at[stand][1]], "")
     for label, square, way in ends:
         assert cells(f"{label}:{square}")[label] == at[label] == tuple(np.add(at[stand], steps(way)))
     return [label for label, *_ in ends]

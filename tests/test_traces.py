@@ -75,22 +75,17 @@ def seen(thought):
     return json.loads(found[0]) if found else []
 
 
-def depth_of(o, frames):
-    camera = camera_from_json(paired(frames)[best_view([o], frames) - 1][0]["camera"])
-    return camera.rotation[2] @ np.subtract(o["center"], camera.position)
+def board_camera(frames):
+    """That of the only picture, of the first view, or of the middle of a walk."""
+    return camera_from_json(frames[len(frames) // 2 if frames[0]["data_type"] == "video" else 0]["camera"])
 
 
 def test_objects_are_where_the_trace_says(solved):
     places, depths = Counter(), Counter()
     for row, thought, room, frames in solved:
-        objects, alone = shown(room, frames), row["data_type"] == "single_image"
-        if row["question_type"] in ("object count", "room size", "relative distance" if alone else "appearance order"):
-            continue
-        if not alone:
-            asked = {*row["asked"], *(option[3:] for option in row["options"] or () if option[3:] in objects)}
-            letter = re.match(r"In picture \((\w)\)\. ", thought)[1]
-            assert PICTURES[letter] == best_view([objects[name] for name in asked], frames)
-            continue
+        objects = shown(room, frames)
+        if row["data_type"] != "single_image" or row["question_type"] == "relative distance":
+            continue  # these begin with the floor
         assert set(row["asked"]) <= {item["label"] for item in seen(thought)}
         for item in seen(thought):
             o = objects[item["label"]]
@@ -111,21 +106,11 @@ def test_objects_are_where_the_trace_says(solved):
 
 def on_the_floor(thought, row, room):
     """{label: square} that the thought lays out, each where floor.jsonl has it; the steps it counts are theirs."""
-    laid = re.search(r"On the floor ([a-z]+:\w\d(?:, [a-z]+:\w\d)*)", thought)[1]
+    laid = re.search(r"On the floor ([a-z]+:[A-Z]{2}(?:, [a-z]+:[A-Z]{2})*)", thought)[1]
     cells = dict(part.split(":") for part in laid.split(", "))
     sights = floor.Sights(room, row["data_type"], SIZE)
     assert laid == sights.floor([sights.by_name[label] for label in cells])
     return cells
-
-
-def best_view(objects, frames):
-    """The picture whose (first) frame shows most of the objects clearly, and of several the largest: its number."""
-    def shown(frame):
-        here = [frame["visible"][str(o["id"])] for o in objects if str(o["id"]) in frame["visible"]]
-        return sum(map(clear, here)), sum(one["pixels"] for one in here)
-
-    sizes = [shown(own[0]) for own in paired(frames)]
-    return 1 + sizes.index(max(sizes))
 
 
 def steps(thought):
@@ -136,7 +121,7 @@ def steps(thought):
 
 
 def between(a, b):
-    return "abcdefghijkl".index(b[0]) - "abcdefghijkl".index(a[0]), int(b[1]) - int(a[1])
+    return "ABCDEFGHIJKL".index(b[0]) - "ABCDEFGHIJKL".index(a[0]), "MNOPQRSTUV".index(b[1]) - "MNOPQRSTUV".index(a[1])
 
 
 def test_absolute_distance(solved):
@@ -155,8 +140,12 @@ def test_absolute_distance(solved):
 def test_object_size(solved):
     for row, thought, room, frames in of(solved, "object size"):
         o = shown(room, frames)[row["asked"][0]]
-        depth, longest = numbers(re.sub(rf"{SEEN}|In picture \(\w\)\.", "", thought))
-        assert depth == pytest.approx(depth_of(o, frames), abs=0.0501)
+        *depth, longest = numbers(re.sub(SEEN, "", thought))
+        if row["data_type"] == "single_image":
+            camera = board_camera(frames)
+            assert depth == pytest.approx([camera.rotation[2] @ np.subtract(o["center"], camera.position)], abs=0.0501)
+        else:
+            assert not depth and on_the_floor(thought, row, room).keys() == {*row["asked"]}
         assert longest == float(row["answer"]) == pytest.approx(100 * max(o["size"]), abs=0.501)
 
 
@@ -181,14 +170,17 @@ def framed(frame, corner):
 
 
 def test_object_count(solved):
-    for row, thought, room, frames in of(solved, "object count"):
-        listed = [(item["label"], item["picture"]) for met in re.findall(SEEN, thought) for item in json.loads(met)]
+    for row, thought, room, _ in of(solved, "object count"):
+        listed = re.findall(r"([a-z]+):([A-Z]{2}) (\d+)", thought)
         counted = [o for o in room["objects"] if o["category"] in row["asked"]]
-        assert Counter(listed) == Counter((o["category"], first_view(o, frames)) for o in counted)
-        pictures = [number for _, number in listed]
-        assert pictures == sorted(pictures)
-        *numbered, total = map(int, re.findall(r" (\d+)", thought))
-        assert numbered == list(range(1, len(counted) + 1)) and total == len(counted) == float(row["answer"])
+        sights = floor.Sights(room, row["data_type"], SIZE)
+        assert Counter(f"{label}:{square}" for label, square, _ in listed) == Counter(
+            sights.floor([o]) for o in sights.objects if o.category in row["asked"])  # fmt: skip
+        kinds = [row["asked"].index(label) for label, *_ in listed]
+        assert kinds == sorted(kinds)
+        total = int(numbers(thought)[-1])
+        assert [int(number) for *_, number in listed] == list(range(1, total + 1))
+        assert total == len(counted) == float(row["answer"])
 
 
 def test_relative_distance(solved):
@@ -210,9 +202,8 @@ def test_relative_distance(solved):
 
 def test_relative_direction(solved):
     for row, thought, room, frames in of(solved, "relative direction"):
-        objects = shown(room, frames)
-        best = best_view([objects[name] for name in row["asked"]], frames)
-        camera, stand = camera_from_json(paired(frames)[best - 1][0]["camera"]), objects[row["asked"][0]]["center"]
+        objects, camera = shown(room, frames), board_camera(frames)
+        stand = objects[row["asked"][0]]["center"]
         cells = on_the_floor(thought, row, room)
         assert steps(thought) == [between(cells[row["asked"][0]], cells[name]) for name in row["asked"][1:]]
         stated, turned = [float(n) for n in re.findall(r": (\d+)", thought)], numbers(thought)[-1]

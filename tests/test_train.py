@@ -150,21 +150,24 @@ def test_the_dense_loss_weighs_objects(rooms):
     """Cell by cell, from the definition: a mean over cells for each thing asked, of names a weighted one."""
     tok, image_config = Tokenizer.load(checkpoint.BASE), checkpoint.load_image_config(checkpoint.BASE)
     model, config = checkpoint.load(checkpoint.BASE)
-    kinds = {"names": len(train.NAMES), "depths": len(train.DEPTHS)}
+    kinds = {"names": len(train.NAMES), "depths": len(train.DEPTHS), "across": 12, "along": 10}
     row = read_rows(rooms / "train" / "seeing.jsonl")[0]
     example = Dataset([row], tok, image_config, config, dense=kinds)[0, 0, 0]
     words = {"files": "abcdefgh", "ranks": "12345678", "pictures": "ijklmnop",
-             "names": [" " + n for n in train.NAMES], "depths": "stuvwxyz"}  # fmt: skip
+             "names": [" " + n for n in train.NAMES], "depths": "stuvwxyz",
+             "across": "ABCDEFGHIJKL", "along": "MNOPQRSTUV"}  # fmt: skip
     ids = {kind: torch.tensor([tok.encode(word)[0] for word in said]) for kind, said in words.items()}
     with torch.no_grad():
         _, loss = train.Losses(model, 1.0, ids)(collate([example]))
         state = model.model.norm(model.visual(example["pixel_values"], example["grid_thw"]))
         head = model.lm_head.weight.detach()
     expected, start = 0.0, 0
+    shown = example["dense_targets"][:, 24:][:, 3 : kinds["names"]].sum(1)  # share of each cell that is an object
     for kind, own in ids.items():
         target = example["dense_targets"][:, start : start + len(own)]
         assert torch.allclose(target.sum(1), torch.ones(len(target)))
-        weights = [1 + train.OBJECT_WEIGHT * float(cell[3:].sum()) if kind == "names" else 1.0 for cell in target]
+        asked = kind in ("names", "across", "along")
+        weights = [1 + train.OBJECT_WEIGHT * float(cell) if asked else 1.0 for cell in shown]
         missed = [-float((cell * (state[i] @ head[own].T).log_softmax(0)).sum())
                   for i, cell in enumerate(target)]  # fmt: skip
         expected += sum(w * m for w, m in zip(weights, missed)) / sum(weights)

@@ -181,28 +181,12 @@ def tour_rows(sights, rng):
         asked = sheet.draw(list(first.values()), rng.integers(1, 5))
         answer = as_json([{"label": o.category, "picture": letter} for o, letter in asked])
         sheet.ask("first", f"Tell the first picture of {the(o for o, _ in asked)}.", answer)
-    for _ in range(4 if len(first) > 1 else 0):
-        asked = [o for o, _ in sheet.draw(list(first.values()), rng.integers(2, 5))]
-        best = PICTURES[most_of(asked, views, sights[0].size)]
-        sheet.ask("most", f"Which picture shows most of {the(asked)}?", best)
     for _ in range(5):
         number = int(rng.integers(len(sights)))
         if group := [(sights[number], o, {}) for o in sheet.draw(sights[number].unique, rng.integers(1, 5))]:
             _describe(sheet, group, FACTS, f" in picture ({PICTURES[number]})")
     _list_one(sheet, sights)
     return sheet.rows
-
-
-def most_of(objects, views, size):
-    """Index of the picture that shows most of the objects clearly, and of several that do the largest, all together.
-
-    views: each picture's visible_objects.
-    """
-    def shown(seen):
-        here = [seen[o.id] for o in objects if o.id in seen]
-        return sum(clearly_seen(one, size) for one in here), sum(one["pixels"] for one in here)
-
-    return max(range(len(views)), key=lambda k: shown(views[k]))
 
 
 # ---------------------------------------------------------------- one question each

@@ -6,13 +6,13 @@
 Writes DATA/train/cold.jsonl in the fields of SpatialLadder's cold start (prompt, solution, image, data_type) and our
 question_type, options and level; prepare.py --traces does the first by itself. A thought from the truth perceives
 (of one picture the objects asked about, with their squares of a chessboard laid over it and how far as a share of the
-farthest point, of several the picture that shows most of them: in the words in which the base describes), understands
-(where on the floor they stand, in the words of floor.py, which stage 2 teaches; depths, sizes) and reasons (steps,
-bearings, a comparison or some arithmetic). Every step of it is true, or follows from those before it:
+farthest point: in the words in which the base describes), understands (where on the floor they stand, one for all
+pictures, in the words of floor.py; depths, sizes) and reasons (steps, bearings, a comparison or some arithmetic). Every
+step of it is true, or follows from those before it:
 
     <think>[{"label":"bed","square":"c4","depth":"w"},{"label":"lamp","square":"f5","depth":"u"},
-    {"label":"sofa","square":"b6","depth":"t"}] On the floor bed:e6, lamp:h4, sofa:d3: from bed:e6 to lamp:h4 3 right
-    2 back: 120, to sofa:d3 1 left 3 back: 195, turn 75 right: front-right.</think><answer>front-right</answer>
+    {"label":"sofa","square":"b6","depth":"t"}] On the floor bed:ES, lamp:HQ, sofa:DP: from bed:ES to lamp:HQ 3 right
+    2 back: 120, to sofa:DP 1 left 3 back: 195, turn 75 right: front-right.</think><answer>front-right</answer>
 
 From a model, an answer is kept where it earns full marks for form and content, one a question.
 """
@@ -65,13 +65,15 @@ class Settings:
 def absolute_distance(row, sights):
     a, b = objects = [sights.by_name[name] for name in row["asked"]]
     plan, height = box_gaps(a, b)
-    return {"seen": sights.see(objects), "floor": sights.floor(objects), "way": sights.ways(objects),
+    return {"seen": _seen(sights, objects), "floor": sights.floor(objects), "way": sights.ways(objects),
             "plan": f"{plan:.1f}", "height": f"{height:.1f}"}  # fmt: skip
 
 
 def object_size(row, sights):
     o = sights.by_name[row["asked"][0]]
-    return {"seen": sights.see([o]), "depth": f"{sights.depth(o):.1f}"}
+    if sights.alone:
+        return {"seen": f"{sights.see([o])} Depth {sights.board.project([o.center])[1][0]:.1f}"}
+    return {"seen": f"On the floor {sights.floor([o])}"}
 
 
 def room_size(row, sights):
@@ -84,9 +86,10 @@ def room_size(row, sights):
 
 
 def object_count(row, sights):
-    """Every counted object at the first picture that shows it clearly, numbered: a sum at the end is a guess."""
-    counted = sorted((o for o in sights.objects if o.category in row["asked"]), key=sights.first)
-    return {"met": ", ".join(f"{sights.meet([o])} {number}" for number, o in enumerate(counted, 1))}
+    """Every counted object where it stands, from left to right, numbered: a sum at the end is a guess."""
+    counted = [o for o in sights.objects if o.category in row["asked"]]
+    counted.sort(key=lambda o: (row["asked"].index(o.category), sights.cell(o)))
+    return {"met": ", ".join(f"{sights.floor([o])} {number}" for number, o in enumerate(counted, 1))}
 
 
 def relative_distance(row, sights):
@@ -95,8 +98,7 @@ def relative_distance(row, sights):
     gaps = [(round(box_distance(target, o), 1), o.category) for o in others]
     closest = accumulate(gaps, lambda best, new: new if new[0] < best[0] else best)
     said = [f"{gap} so {name} {least}" for (gap, _), (least, name) in zip(gaps, closest)]
-    seen = "" if sights.alone else sights.see(objects) + " "
-    return {"seen": seen, "floor": sights.floor(objects), "ways": sights.ways(objects, said)}
+    return {"floor": sights.floor(objects), "ways": sights.ways(objects, said)}
 
 
 def relative_direction(row, sights):
@@ -104,7 +106,7 @@ def relative_direction(row, sights):
     objects = [sights.by_name[name] for name in row["asked"]]
     bearings = sights.bearings(objects)
     ways = f"{sights.ways(objects, bearings)}, turn {turn(*bearings)}"
-    return {"seen": sights.see(objects), "floor": sights.floor(objects), "ways": ways}
+    return {"seen": _seen(sights, objects), "floor": sights.floor(objects), "ways": ways}
 
 
 def appearance_order(row, sights):
@@ -116,12 +118,12 @@ def appearance_order(row, sights):
 
 THOUGHTS = {
     "absolute distance": (absolute_distance, (
-        "{seen} On the floor {floor}: {way}. {plan} on the floor, {height} in z = {answer}.",
-        "{seen} On the floor {floor}, {way}, in x and y {plan}, in z {height}, so {answer}.",
+        "{seen}On the floor {floor}: {way}. {plan} on the floor, {height} in z = {answer}.",
+        "{seen}On the floor {floor}, {way}, in x and y {plan}, in z {height}, so {answer}.",
     )),
     "object size": (object_size, (
-        "{seen} Depth {depth}. The longest side is {answer}.",
-        "{seen} The depth is {depth}, so the longest side is {answer}.",
+        "{seen}. The longest side is {answer}.",
+        "{seen}, so the longest side is {answer}.",
     )),
     "room size": (room_size, (
         "Opposite corners are in picture ({a}) and ({b}). The sides are {sides} = {answer}.",
@@ -132,18 +134,23 @@ THOUGHTS = {
         "Count {met}, so {answer}.",
     )),
     "relative distance": (relative_distance, (
-        "{seen}On the floor {floor}: {ways}. The closest is {answer}.",
-        "{seen}On the floor {floor}, {ways}, so {answer}.",
+        "On the floor {floor}: {ways}. The closest is {answer}.",
+        "On the floor {floor}, {ways}, so {answer}.",
     )),
     "relative direction": (relative_direction, (
-        "{seen} On the floor {floor}: {ways}: {answer}.",
-        "{seen} On the floor {floor}, {ways}, so {answer}.",
+        "{seen}On the floor {floor}: {ways}: {answer}.",
+        "{seen}On the floor {floor}, {ways}, so {answer}.",
     )),
     "appearance order": (appearance_order, (
         "First {seen} {met}. The order is {answer}.",
         "First {seen} {met}, so {answer}.",
     )),
 }  # fmt: skip
+
+
+def _seen(sights, objects):
+    """What comes before the map; of several pictures nothing, for all of them show one floor."""
+    return sights.see(objects) + " " if sights.alone else ""
 
 
 def _texts(row):
