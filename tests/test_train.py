@@ -125,7 +125,7 @@ def test_stage_0_trains_and_its_checkpoint_feeds_stage_1(rooms, tmp_path):
     scores = json.loads((tmp_path / "base" / "scores.json").read_text())["seeing"]["test"]
     assert 0 <= scores["accuracy"] <= 1 and "describe" in scores["types"]
     run(rooms, tmp_path / "next", "--steps", "1", "--init", str(tmp_path / "base"), "--mix", train.STAGES["1"]["mix"])
-    assert set(json.loads((tmp_path / "next" / "scores.json").read_text())) == {"localization", "seeing"}
+    assert set(json.loads((tmp_path / "next" / "scores.json").read_text())) == {"localization", "seeing", "floor"}
 
 
 def test_another_sitting_of_the_base_learns_new_words_and_keeps_the_old():
