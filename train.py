@@ -135,7 +135,7 @@ STAGES = {
     # Where one object alone is asked about, its name tells nothing, and a model that sees many such pictures learns
     # to ignore names and to box whatever stands out. Emptier rooms come first for the same reason.
     # What is never asked is forgotten: without the base's questions, replayed in every rung, a rung undoes it. These
-    # rooms have no views, whose floor the eye would forget: so it stays as it is, and boxes come out better for it.
+    # rooms have no views, whose floor the eye would forget: so it stays as it is, and boxes come out no worse.
     "1": dict(steps=750, min_objects=2, climb=0.3, muon_lr=0.004, mix="localization=0.8,seeing=0.15,floor=0.05",
               several=0.3, freeze_vision=True),
     # 35 % teach the floor as a map, which thoughts reckon with. The eye has seen enough: what is new is to compare.
@@ -284,10 +284,11 @@ class Losses(nn.Module):
     """Batch -> summed loss of the supervised tokens, and the mean dense loss (0 where its weight is 0).
 
     The dense loss reads every image token through the final norm and the head, as if it were the decoder's last
-    state, and asks it four things, each by share of its cell: the letter and the digit of its square, were a
-    chessboard laid over the picture, the names of what it shows, and a letter for how far that is. It needs no
+    state, and asks it, each by share of its cell: the letter and the digit of its square, were a chessboard laid over
+    the picture, which picture that is, the names of what it shows, a letter for how far that is, and the two letters
+    of the square of the floor where it stands (floor.py; of an album, whose rooms share no floor, not). It needs no
     parameters of its own and pulls what the eye says towards the words for it. A cell full of an object counts
-    OBJECT_WEIGHT times more for its name than one of bare wall, for most are bare. Stage 0 only: it stands in for
+    OBJECT_WEIGHT times more for its name and its floor than one of bare wall, for most are bare. Stage 0 only: it stands in for
     the pretraining that SpatialLadder's vision tower came with.
 
     words: the dense loss's token ids, {what is asked: tensor}, "names" among them. said: bool [V], the tokens that

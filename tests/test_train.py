@@ -120,6 +120,10 @@ def test_pictures_with_one_asked_object_are_left_out_of_stage_1(rooms):
     assert 1 in counts and max(counts) > 2 and train.presets({})["min_objects"] == 2
 
 
+def test_rung_1_keeps_the_eye_where_there_is_one():
+    assert train.presets({})["freeze_vision"] and not train.presets({"init": "scratch"})["freeze_vision"]
+
+
 def test_stage_0_trains_and_its_checkpoint_feeds_stage_1(rooms, tmp_path):
     run(rooms, tmp_path / "base", "--steps", "2", stage="0")
     scores = json.loads((tmp_path / "base" / "scores.json").read_text())["seeing"]["test"]
