@@ -288,8 +288,8 @@ class Losses(nn.Module):
     the picture, which picture that is, the names of what it shows, a letter for how far that is, and the two letters
     of the square of the floor where it stands (floor.py; of an album, whose rooms share no floor, not). It needs no
     parameters of its own and pulls what the eye says towards the words for it. A cell full of an object counts
-    OBJECT_WEIGHT times more for its name and its floor than one of bare wall, for most are bare. Stage 0 only: it stands
-    in for the pretraining that SpatialLadder's vision tower came with.
+    OBJECT_WEIGHT times more for its name and its floor than one of bare wall, for most are bare. Stage 0 only: it
+    stands in for the pretraining that SpatialLadder's vision tower came with.
 
     words: the dense loss's token ids, {what is asked: tensor}, "names" among them. said: bool [V], the tokens that
     the run's texts hold; None for all. The softmax would push all others, which rungs above need, into one direction,
