@@ -86,7 +86,7 @@ def room_size(row, sights):
 
 
 def object_count(row, sights):
-    """Every counted object where it stands, from left to right, numbered: a sum at the end is a guess."""
+    """Every counted object where it stands, kind by kind from the left, numbered: a sum at the end is a guess."""
     counted = [o for o in sights.objects if o.category in row["asked"]]
     counted.sort(key=lambda o: (row["asked"].index(o.category), sights.cell(o)))
     return {"met": ", ".join(f"{sights.floor([o])} {number}" for number, o in enumerate(counted, 1))}
