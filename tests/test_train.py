@@ -151,7 +151,7 @@ def test_another_sitting_of_the_base_learns_new_words_and_keeps_the_old():
 
 
 def test_the_dense_loss_weighs_objects(rooms):
-    """Cell by cell, from the definition: a mean over cells for each thing asked, of names a weighted one."""
+    """Cell by cell, from the definition: a mean over cells for each thing asked, weighted for names and the floor."""
     tok, image_config = Tokenizer.load(checkpoint.BASE), checkpoint.load_image_config(checkpoint.BASE)
     model, config = checkpoint.load(checkpoint.BASE)
     kinds = {"names": len(train.NAMES), "depths": len(train.DEPTHS), "across": 12, "along": 10}

@@ -39,7 +39,7 @@ def across_and_along(camera, metres):
     return np.stack([metres[..., 0] * x + metres[..., 1] * y, metres[..., 1] * x - metres[..., 0] * y], -1)
 
 
-def board_squares(camera, points):
+def floor_squares(camera, points):
     """(file, rank) of points in plan [..., 2] on a camera's board, at the edge where they lie beyond: int [..., 2]."""
     squares = np.floor(across_and_along(camera, points - camera.position[:2]) / CELL) + (len(ACROSS) // 2, BEHIND)
     return np.clip(squares, 0, (len(ACROSS) - 1, len(ALONG) - 1)).astype(int)
@@ -78,10 +78,10 @@ class Sights(View):
 
     def cell(self, o):
         """(file, rank) of an object's centre."""
-        return tuple(board_squares(self.board, np.array(o.center[:2])).tolist())
+        return tuple(floor_squares(self.board, np.array(o.center[:2])).tolist())
 
     def floor(self, objects):
-        """ "bed:DS, lamp:HQ"."""
+        """Where they stand, as all rows write it: "bed:DS, lamp:HQ"."""
         return ", ".join(f"{o.category}:{name(self.cell(o))}" for o in objects)
 
     def ways(self, objects, said=()):

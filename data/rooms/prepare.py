@@ -27,7 +27,7 @@ import numpy as np
 from PIL import Image
 
 from data.rooms.balance import balance
-from data.rooms.floor import ORIGIN, board_squares, floor_rows, reckoning_rows
+from data.rooms.floor import ORIGIN, floor_rows, floor_squares, reckoning_rows
 from data.rooms.questions import NAMES, localization_rows
 from data.rooms.render import contact_sheet, render, visible_objects
 from data.rooms.scene import (
@@ -179,7 +179,7 @@ def _make_room(s, split, shard, index, rows):
                            "farthest": round(float(frame.depth.max()), 3)})  # fmt: skip
             shots.setdefault(modality, []).append((Sight(scene, frame, visible), name))
             if s.seeing:
-                _save_index_images(scene, camera, frame, poses[ORIGIN[modality]], path)
+                _save_index_images(scene, frame, poses[ORIGIN[modality]], path)
     truth = scene_to_json(scene)
     del truth["cameras"]
     rows["scenes"].append(truth | {"frames": frames})
@@ -206,18 +206,14 @@ def _make_room(s, split, shard, index, rows):
     return shots.get("single_image", [None])[0]
 
 
-def _save_index_images(scene, camera, frame, board, path):
+def _save_index_images(scene, frame, board, path):
     """What the dense loss is held to: for each pixel the place in NAMES of what it shows, in DEPTHS how far that is,
     and the file and rank of the `board` camera's floor where it is: of an object, where its centre stands."""
     table = np.array([NAMES.index(o.category) for o in scene.objects] + [2, 1, 0], dtype=np.uint8)  # -1 floor is last
-    middle = (np.arange(len(frame.ids)) + 0.5) * 2 / len(frame.ids) - 1  # of each row and column, -1 to 1
-    x, y = np.meshgrid(middle, middle)
-    slope = np.tan(np.radians(camera.fov_deg) / 2)
-    rays = np.stack([x * slope, y * slope, np.ones_like(x)], -1) @ camera.rotation
-    points = camera.position[:2] + frame.depth[..., None] * rays[..., :2]
+    points = frame.points[..., :2].copy()
     for o in scene.objects:
         points[frame.ids == o.id] = o.center[:2]
-    squares = board_squares(board, points).astype(np.uint8)
+    squares = floor_squares(board, points).astype(np.uint8)
     indices = {"names": table[frame.ids], "depths": depth_levels(frame.depth, frame.depth.max()),
                "across": squares[..., 0], "along": squares[..., 1]}  # fmt: skip
     for kind, index in indices.items():

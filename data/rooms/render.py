@@ -41,11 +41,13 @@ _TONE = (255 * np.sqrt(_TONE) + .5).astype(np.uint8)
 
 @dataclass
 class Frame:
-    """One square picture. rgb uint8 [H, W, 3]; depth float32 [H, W], metres along the optical axis;
+    """One square picture. rgb uint8 [H, W, 3]; depth float32 [H, W], metres along the optical axis; points float32
+    [H, W, 3], where in the room that is, in metres;
     ids int16 [H, W], an object's id or FLOOR, WALL, CEILING; silhouettes int [objects]: how many pixels
     each object would cover with nothing in front of it."""
     rgb: np.ndarray
     depth: np.ndarray
+    points: np.ndarray
     ids: np.ndarray
     silhouettes: np.ndarray
 
@@ -362,7 +364,8 @@ def _render(scene, camera, size):
     np.clip(rgb, 0, 1, out=rgb)
     rgb *= rgb * (glow[:, None] * np.array(scene.light_colour, F))  # squared: sRGB to about linear
     rgb = _TONE[np.minimum(rgb * F(4095 / _LIGHT_MAX), 4095).astype(np.int16)]
-    return Frame(rgb.reshape(size, size, 3), depth.reshape(size, size), ids.reshape(size, size), seen.sum(1))
+    return Frame(rgb.reshape(size, size, 3), depth.reshape(size, size), points.T.reshape(size, size, 3),
+                 ids.reshape(size, size), seen.sum(1))
 
 
 def visible_objects(scene, camera, frame):
