@@ -11,7 +11,8 @@ scores.json, predictions.jsonl (every prompt, picture, answer, what the scorer r
 (the same with other rows' pictures) and, where boxes were asked for, samples.png. NAME-ood is a benchmark's
 out-of-domain twin. Killed and started again with the same settings it goes on where it was, and ends with the same
 files. --rows takes a fixed subset of each benchmark in which types, forms and levels keep their shares; a smaller one
-lies inside a larger one. --rows 300 is the quick run.
+lies inside a larger one. --rows 300 is the quick run. Ranks share the rows: `OMP_NUM_THREADS=1 torchrun
+--nproc_per_node 2 eval.py ...` uses two cores better than one process does.
 
 Also from the paper, one flag each:
 
@@ -74,7 +75,7 @@ class Settings:
     rows: int | None = setting(None, "rows of each benchmark, a fixed subset; default 1000 of rooms, all of real ones")
     think: bool = setting(False, "ask spatial questions to be thought about first, and score the answer block")
     out: str | None = setting(None, "folder for what is found; default MODEL/eval, with hints MODEL/eval-HINTS")
-    batch_size: int = setting(128, "answers decoded together")
+    batch_size: int = setting(128, "answers decoded together, by all ranks")
     max_new_tokens: int = setting(192, "an answer that has not ended by then is cut; the paper: 1024 when thinking")
     temperature: float = setting(0.0, "of sampling; 0 is greedy decoding")
     hints: str = setting("none", "what the prompt tells of the asked objects", choices=["none", "boxes", "directions"])
@@ -119,15 +120,18 @@ def main(argv):
                   for split, rows in splits.items()}  # fmt: skip
     summarize = Summary(read_kinds(Path(s.data) / "train", kinds), image_config)
     run.path.mkdir(parents=True, exist_ok=True)
-    write_json(run.path / "run.json", {"settings": dataclasses.asdict(s), "environment": environment(runtime.device),
-                                       "parameters": model.num_parameters()})  # fmt: skip
+    runtime.wait()  # until all have read what a killed scoring left
+    if runtime.main:
+        about = {"settings": dataclasses.asdict(s), "environment": environment(runtime.device), "ranks": runtime.world}
+        write_json(run.path / "run.json", about | {"parameters": model.num_parameters()})
     with autocast(runtime.device, s.amp):
         scores, answers = score_splits(
-            model, tokenizer, image_config, splits, summarize, runtime.say, run.path, s.samples, s.attention, blind,
+            model, tokenizer, image_config, splits, summarize, runtime, run.path, s.samples, s.attention, blind,
             batch_size=s.batch_size, max_new_tokens=s.max_new_tokens, temperature=s.temperature,
         )  # fmt: skip
-    write_scores(run.path, scores, answers)
-    runtime.say(write_report(run.path))
+    if runtime.main:
+        write_scores(run.path, scores, answers)
+        runtime.say(write_report(run.path))
 
 
 def refuse_other_settings(s, folder):

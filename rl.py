@@ -390,7 +390,7 @@ def main(argv):
     asking, limit = (model, tokenizer, image_config), {"max_new_tokens": s.max_new_tokens}
 
     def score(step):
-        return validate(*asking, splits["val"], summarize, step, **limit) if runtime.main else {}
+        return validate(*asking, splits["val"], summarize, step, runtime, **limit)
 
     run.path.mkdir(parents=True, exist_ok=True)
     about = {"settings": dataclasses.asdict(s), "environment": environment(runtime.device), "ranks": runtime.world,
@@ -403,8 +403,10 @@ def main(argv):
             merge_lora(model)
         if runtime.main:
             checkpoint.save(run.checkpoint, model, tokenizer, image_config)
-            held_out = {split: splits[split] for split in ("test", "ood") if split in splits}
-            write_scores(run.path, *score_splits(*asking, held_out, summarize, runtime.say, **limit))
+        held_out = {split: splits[split] for split in ("test", "ood") if split in splits}
+        scores, answers = score_splits(*asking, held_out, summarize, runtime, **limit)
+        if runtime.main:
+            write_scores(run.path, scores, answers)
             write_json(run.path / "run.json", about | {"minutes": {"train": round(seconds / 60, 2)}})
             run.state.unlink(missing_ok=True)
             runtime.say(f"done in {clock() / 60:.1f} minutes: {write_report(run.path)}")

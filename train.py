@@ -154,7 +154,7 @@ STAGES = {
 }  # fmt: skip
 # What prepare.py is asked for beside --pictures, and for how many of these there is a view set and a video too.
 PREPARE = {
-    "0": (["--seeing"], 1 / 16),
+    "0": (["--seeing", "--index-images"], 1 / 16),
     "1": (["--seeing"], 0),
     "2": (["--seeing", "--held-out", "200", "--questions", "8"], 1 / 8),
     # A trace for every question there is (55,177 of 9,600 rooms); the paper has 1,255.
@@ -475,7 +475,7 @@ def main(argv):
     limit = {"max_new_tokens": s.max_new_tokens}
 
     def score(step):
-        return validate(*asking, few, summarize, step, **limit) if runtime.main else {}
+        return validate(*asking, few, summarize, step, runtime, **limit)
 
     run.path.mkdir(parents=True, exist_ok=True)
     about = {"settings": dataclasses.asdict(s), "environment": environment(runtime.device), "ranks": runtime.world,
@@ -488,9 +488,11 @@ def main(argv):
             merge_lora(model)
         if runtime.main:
             checkpoint.save(run.checkpoint, model, tokenizer, image_config)
-            scoring = Timer()
-            held_out = {split: splits[split] for split in ("test", "ood") if split in splits}
-            write_scores(run.path, *score_splits(*asking, held_out, summarize, runtime.say, **limit))
+        scoring = Timer()
+        held_out = {split: splits[split] for split in ("test", "ood") if split in splits}
+        scores, answers = score_splits(*asking, held_out, summarize, runtime, **limit)
+        if runtime.main:
+            write_scores(run.path, scores, answers)
             seconds = {"data": data_seconds, "train": train_seconds, "score": scoring()}  # train: all sittings together
             if runtime.device.type == "cuda":
                 about["peak_memory_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)

@@ -116,6 +116,14 @@ class Runtime:
         dist.all_reduce(total)
         return total.item()
 
+    def gather(self, items):
+        """The lists of all ranks, one behind the other."""
+        if self.world == 1:
+            return items
+        parts = [None] * self.world
+        dist.all_gather_object(parts, items)
+        return [item for part in parts for item in part]
+
     def wait(self):
         if self.world > 1:
             dist.barrier()

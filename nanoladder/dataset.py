@@ -478,7 +478,8 @@ def index_shares(path, rows, cols, side, count):
         with Image.open(path) as image:
             index = np.asarray(image.resize((cols * side, rows * side), Image.Resampling.NEAREST)).astype(np.int64)
     except OSError as error:
-        raise UserError(f"{path}: not a readable index image ({error}), which --dense needs") from None
+        raise UserError(f"{path}: not a readable index image ({error}), which --dense needs: make the "
+                        "rooms with --index-images") from None  # fmt: skip
     cells = index.reshape(rows, side, cols, side).swapaxes(1, 2).reshape(rows * cols, side * side)
     flat = cells + count * np.arange(rows * cols)[:, None]
     counts = np.bincount(flat.ravel(), minlength=rows * cols * count)

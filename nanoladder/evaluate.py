@@ -1,6 +1,6 @@
 """The one evaluation loop: ask every row, decode, score with nanoladder/rewards.py, keep every answer.
 
-predictions = predict(model, tokenizer, image_config, rows)
+predictions = predict(model, tokenizer, image_config, rows, start_runtime())
 scores = Summary(train_rows, image_config)("localization", predictions)
 """
 
@@ -46,11 +46,11 @@ class Journal:
     """Answers in the order they were asked for; with a path they are kept in a JSONL file, batch by batch.
 
     A scoring that was killed and is started again replays the file's whole batches and asks only from there on. It puts
-    the same rows into the same batches, so the file ends up the same, byte for byte.
+    the same rows into the same batches, so the file ends up the same, byte for byte. Of several ranks one writes it.
     """
 
-    def __init__(self, path=None):
-        self.path, self.file, self.records = path, None, []
+    def __init__(self, path=None, writes=True):
+        self.path, self.writes, self.file, self.records = path, writes, None, []
         self.found = []
         if path is not None and path.exists():
             lines = path.read_bytes().split(b"\n")[:-1]  # what follows the last line's end was cut by the kill
@@ -73,7 +73,7 @@ class Journal:
 
     def keep(self, answers):
         """Write new answers behind those replayed, before anything is made of them."""
-        if self.path is not None:
+        if self.path is not None and self.writes:
             if self.file is None:
                 write_jsonl(self.path, self.records)  # without the part of a batch that a kill may have left
                 self.file, self.found = open(self.path, "a", encoding="utf-8"), []
@@ -84,50 +84,57 @@ class Journal:
 
 
 @torch.no_grad()
-def predict(model, tokenizer, image_config, rows, batch_size=128, max_new_tokens=192, temperature=0.0, samples=0,
-            journal=None, about=None, say=None, title="evaluate"):  # fmt: skip
+def predict(model, tokenizer, image_config, rows, runtime, batch_size=128, max_new_tokens=192, temperature=0.0,
+            samples=0, journal=None, about=None, title="evaluate"):  # fmt: skip
     """Answers to `rows` with their scores: a list of dicts in the rows' order, ready for predictions.jsonl.
 
     Greedy at temperature 0. Rows to be thought about first (read_kinds(..., think=True)) are asked and scored so.
     With samples=N, N answers to each row at temperature 1 instead: "samples", and their "semantic_entropy". `about` is
-    put into every dict; `journal` keeps them on the way.
+    put into every dict; `journal` keeps them on the way. Every rank of the `runtime` must call this: each asks a share
+    of every batch, and all return all answers.
     """
     model.eval()
-    journal, start, predictions = journal or Journal(), time.time(), [None] * len(rows)
+    journal, predictions = journal or Journal(), [None] * len(rows)
     decoding = {"temperature": 1.0 if samples else temperature, "max_new_tokens": max_new_tokens}
 
-    def rank(i):
+    def alike(i):
         """Alike answers together, for a batch runs until its longest is done; but first, what shares many pictures."""
         images = rows[i].images
         return len(images), images if len(images) > 1 else (), len(target_text(rows[i], image_config)), i
 
-    order = sorted(range(len(rows)), key=rank)
-    bar, group = progress(total=len(rows), desc=title, unit="row"), max(1, samples)
+    order = sorted(range(len(rows)), key=alike)
+    bar, group = progress(total=len(rows), desc=title, unit="row", disable=not runtime.main), max(1, samples)
     size = max(1, batch_size // group)
+
+    def ask(batch, seed):
+        """Answers to a batch. It has its own seed, so that it does not matter how many were replayed before."""
+        if not batch:
+            return []
+        generator = torch.Generator(model.lm_head.weight.device).manual_seed(seed)
+        prompts = [encode_prompt(row, tokenizer, image_config, model.config, ask=True) for row in batch]
+        completions = generate(
+            model, prompts, max_new_tokens, tokenizer.eos_ids, decoding["temperature"], tokenizer.vision_ids,
+            group, generator,
+        )  # fmt: skip
+        texts, answers = completions.texts(tokenizer), []
+        for k, row in enumerate(batch):
+            own = texts[k * group : (k + 1) * group]
+            scored = spread(own, row) if samples else judge(own[0], row, image_config)
+            answers.append({**(about or {}), **describe(row, image_config), **scored, "decoding": decoding})
+        return answers
+
     for first in range(0, len(order), size):
         places = order[first : first + size]
         batch = [rows[i] for i in places]
         answers = journal.replay(batch)
         if answers is None:
-            # Its own seed for each batch, so that it does not matter how many were replayed.
-            generator = torch.Generator(model.lm_head.weight.device).manual_seed(first)
-            prompts = [encode_prompt(row, tokenizer, image_config, model.config, ask=True) for row in batch]
-            completions = generate(
-                model, prompts, max_new_tokens, tokenizer.eos_ids, decoding["temperature"], tokenizer.vision_ids,
-                group, generator,
-            )  # fmt: skip
-            texts, answers = completions.texts(tokenizer), []
-            for k, row in enumerate(batch):
-                own = texts[k * group : (k + 1) * group]
-                scored = spread(own, row) if samples else judge(own[0], row, image_config)
-                answers.append({**(about or {}), **describe(row, image_config), **scored, "decoding": decoding})
-            journal.keep(answers)
+            share = -(-len(batch) // runtime.world)
+            own = batch[share * runtime.rank :][:share]  # side by side: what shares pictures stays together
+            answers = journal.keep(runtime.gather(ask(own, first + runtime.rank)))
         for i, answer in zip(places, answers):
             predictions[i] = answer
         bar.update(len(batch))
     bar.close()
-    if say is not None:
-        say(f"{title}: {len(rows)} rows in {time.time() - start:.1f} s")
     return predictions
 
 
@@ -231,22 +238,25 @@ def line(scores):
     return ", ".join(f"{k} {v:.3f}" if isinstance(v, float) else f"{k} {v}" for k, v in numbers.items())
 
 
-def validate(model, tokenizer, image_config, rows, summarize, step, **decoding):
-    """Scores of a few rows on the way, one printed line for each of their kinds: {kind: summary}."""
+def validate(model, tokenizer, image_config, rows, summarize, step, runtime, **decoding):
+    """Scores of a few rows on the way, one printed line for each of their kinds: {kind: summary}. All ranks call it."""
     scores = {}
     for kind in dict.fromkeys(row.kind for row in rows):
         asked = rows_of(rows, kind)
-        scores[kind] = summarize(kind, predict(model, tokenizer, image_config, asked, title="validate", **decoding))
-        tqdm.write(f"step {step}: validation, {kind}: {line(scores[kind])}")
+        answers = predict(model, tokenizer, image_config, asked, runtime, title="validate", **decoding)
+        scores[kind] = summarize(kind, answers)
+        if runtime.main:
+            tqdm.write(f"step {step}: validation, {kind}: {line(scores[kind])}")
     return scores
 
 
 # ---------------------------------------------------------------- all of a scoring
 
 
-def score_splits(model, tokenizer, image_config, splits, summarize, say, folder=None, samples=0, attention=False,
+def score_splits(model, tokenizer, image_config, splits, summarize, runtime, folder=None, samples=0, attention=False,
                  blind=None, **asking):  # fmt: skip
     """Score rows of every kind in splits {"test": rows, "ood": rows}, printing the tables: (scores, predictions).
+    All ranks call it and share the work.
 
     A split may also be a real benchmark, by its name, whose entry of scores is nanoladder/benchmarks.py's average.
 
@@ -258,12 +268,15 @@ def score_splits(model, tokenizer, image_config, splits, summarize, say, folder=
     for "semantic_entropy". attention: measure where localization answers look. asking: options of predict.
     """
     scores, blind = {}, blind or {}
-    journals = {name: Journal(Path(folder) / f"{name}.jsonl" if folder else None)
+    journals = {name: Journal(Path(folder) / f"{name}.jsonl" if folder else None, runtime.main)
                 for name in ("predictions", "shuffled", "samples", "attention")}  # fmt: skip
 
     def ask(rows, split, title, name="predictions", **options):
-        return predict(model, tokenizer, image_config, rows, journal=journals[name], about={"split": split}, say=say,
-                       title=f"{title}, {split}", **asking, **options)  # fmt: skip
+        start, title = time.time(), f"{title}, {split}"
+        answers = predict(model, tokenizer, image_config, rows, runtime, journal=journals[name],
+                          about={"split": split}, title=title, **asking, **options)  # fmt: skip
+        runtime.say(f"{title}: {len(rows)} rows in {time.time() - start:.1f} s")
+        return answers
 
     for split, all_rows in splits.items():
         if split in REAL:
@@ -293,7 +306,7 @@ def score_splits(model, tokenizer, image_config, splits, summarize, say, folder=
             scores["overall" + suffix] = float(np.mean([scores[name]["avg"] for name in benchmarks]))
             low_high = overall_interval(list(benchmarks.values()))
             scores.setdefault("intervals", {})["overall" + suffix] = low_high
-    say(as_text(tables(scores) + extras(scores) + overview(scores)))
+    runtime.say(as_text(tables(scores) + extras(scores) + overview(scores)))
     return scores, journals["predictions"].records
 
 

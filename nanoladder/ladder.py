@@ -75,10 +75,10 @@ def table(rows):
 
 
 def call(command):
-    """Run eval.py in one process, and a rung on every GPU, or on a CPU in two processes that share the cores: nano's
-    steps are too small for one to use two cores well."""
+    """Run a script on every GPU, or on a CPU in two processes that share the cores: nano's steps are too small for one
+    to use two cores well."""
     cores = os.cpu_count() or 1
-    ranks = 1 if command[0] == "eval.py" else torch.cuda.device_count() or min(2, cores)
+    ranks = torch.cuda.device_count() or min(2, cores)
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"] if ranks > 1 else []
     threads = {"OMP_NUM_THREADS": str(cores // ranks)}
     print("\n$ python " + " ".join([*torchrun, *command]), flush=True)

@@ -17,9 +17,9 @@ torch.set_num_threads(2)
 
 @pytest.fixture(scope="session")
 def rooms(tmp_path_factory):
-    """Folder of a small rooms data set with localization and seeing rows."""
+    """Folder of a small rooms data set with all that stage 0 needs."""
     folder = tmp_path_factory.mktemp("data") / "rooms"
-    prepare(folder, "--seeing", "--view-sets", "2", "--videos", "2")
+    prepare(folder, "--seeing", "--index-images", "--view-sets", "2", "--videos", "2")
     return folder
 
 

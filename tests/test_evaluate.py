@@ -1,7 +1,10 @@
 """Scores against other implementations, tables against their definitions, and a scoring that is killed and goes on."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from fractions import Fraction
 from math import log
@@ -235,9 +238,13 @@ def test_semantic_entropy_counts_what_answers_mean():
 # ---------------------------------------------------------------- eval.py
 
 
+def flags_of(rooms, out):
+    return ["--model", str(BASE), "--data", str(rooms), "--out", str(out), "--rows", "8", "--batch-size", "3",
+            "--max-new-tokens", "6", "--bench", "rooms-si", "localization", "rooms-si-ood"]  # fmt: skip
+
+
 def ask(rooms, out, *flags):
-    script.main(["--model", str(BASE), "--data", str(rooms), "--out", str(out), "--rows", "8", "--batch-size", "3",
-                 "--max-new-tokens", "6", "--bench", "rooms-si", "localization", "rooms-si-ood", *flags])  # fmt: skip
+    script.main([*flags_of(rooms, out), *flags])
 
 
 def kept(out):
@@ -293,6 +300,21 @@ def test_a_killed_scoring_goes_on_and_ends_the_same(rooms, tmp_path, monkeypatch
     path.write_bytes(b"{broken\n" + path.read_bytes())
     with pytest.raises(UserError, match="is damaged"):
         ask(rooms, tmp_path / "cut", *flags)
+
+
+def test_two_ranks_share_the_rows_and_end_the_same(rooms, tmp_path):
+    """From the start, and from where one process was killed."""
+    ask(rooms, tmp_path / "one")
+    one = kept(tmp_path / "one")
+    (tmp_path / "two").mkdir()
+    (tmp_path / "cut").mkdir()
+    lines = one["predictions.jsonl"].splitlines(keepends=True)
+    (tmp_path / "cut" / "predictions.jsonl").write_bytes(b"".join(lines[:7]))
+    for out in (tmp_path / "two", tmp_path / "cut"):
+        command = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", "eval.py"]
+        subprocess.run([sys.executable, *command, *flags_of(rooms, out)], cwd=ROOT, check=True, capture_output=True,
+                       env=os.environ | {"OMP_NUM_THREADS": "1"})  # fmt: skip
+        assert kept(out) == one
 
 
 def test_a_real_benchmark_is_averaged_as_its_authors_do(rooms, tmp_path):

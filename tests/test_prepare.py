@@ -35,7 +35,8 @@ def rows(path):
 
 
 def test_same_bytes_with_another_number_of_workers_and_after_a_kill(rooms, tmp_path, monkeypatch):
-    settings = ["--pictures", "24", "--held-out", "8", "--view-sets", "2", "--videos", "2", "--seeing"]
+    settings = ["--pictures", "24", "--held-out", "8", "--view-sets", "2", "--videos", "2"]
+    settings += ["--seeing", "--index-images"]
     again = tmp_path / "again"
     done = []
 

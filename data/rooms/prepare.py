@@ -8,10 +8,10 @@
 
 A data folder holds, for each of train, val, test and ood: scenes.jsonl (room, oriented boxes, and for every frame the
 camera and what it shows: all that later questions need), localization.jsonl (stage 1), spatial.jsonl (stage 2) and
-floor.jsonl (its maps, floor.py), with --seeing also seeing.jsonl and index images, and the images beside them; with
---traces train has cold.jsonl too (traces.py), which may be asked for later. One room gives a picture, eight views and a
-walk, as far as each was asked for, and each of these --questions spatial rows on average; fewer where more would
-unbalance the answers.
+floor.jsonl (its maps, floor.py), with --seeing also seeing.jsonl, and the images, with --index-images four more beside
+each; with --traces train has cold.jsonl too (traces.py), which may be asked for later. One room gives a picture, eight
+views and a walk, as far as each was asked for, and each of these --questions spatial rows on average; fewer where more
+would unbalance the answers.
 The benchmarks rooms-si, rooms-mv and rooms-video are the spatial rows of test by data_type, and those of ood their
 out-of-domain twins; data.rooms.baselines measures what can be guessed in them.
 Interrupted and started again it goes on where it was. The same settings give the same bytes, whatever --workers is.
@@ -69,7 +69,8 @@ class Settings:
     held_out: int = setting(500, "rooms in each of val, test and ood, with the same modalities")
     size: int = setting(96, "side of a frame in pixels")
     questions: int = setting(1, "spatial rows for each picture, view set and walk, on average")
-    seeing: bool = setting(False, "write stage 0's questions and index images too")
+    seeing: bool = setting(False, "write stage 0's questions too")
+    index_images: bool = setting(False, "write what stage 0's dense loss is held to: what and where each pixel shows")
     traces: int = setting(0, "thinking traces to write for the cold start, where there are none yet")
     seed: int = setting(0, "seed of all rooms; splits never share one")
     workers: int = setting(os.cpu_count() or 1, "processes")
@@ -178,7 +179,7 @@ def _make_room(s, split, shard, index, rows):
             frames.append({"image": name, "data_type": modality, "camera": camera_to_json(camera), "visible": visible,
                            "farthest": round(float(frame.depth.max()), 3)})  # fmt: skip
             shots.setdefault(modality, []).append((Sight(scene, frame, visible), name))
-            if s.seeing:
+            if s.index_images:
                 _save_index_images(scene, frame, poses[ORIGIN[modality]], path)
     truth = scene_to_json(scene)
     del truth["cameras"]
