@@ -140,15 +140,16 @@ STAGES = {
               several=0.3, freeze_vision=True),
     # 35 % teach the floor as a map, which thoughts reckon with. The eye has seen enough: what is new is to compare.
     # Views and videos cost several times as much as a picture and ask for the same and more: so they come late.
-    "2": dict(init="runs/stage1", data="datasets/rooms-spatial", images=9600, out="runs/stage2", steps=1200, late=0.5,
+    "2": dict(init="runs/stage1", data="datasets/rooms-spatial", images=9600, out="runs/stage2", steps=900, late=0.5,
               several=0.5, micro_batch_size=4, questions=6, lr=7e-4, muon_lr=0.003, freeze_vision=True, eval_rows=500,
-              mix="localization=0.1,seeing=0.2,floor=0.3,reckoning=0.05,single_image=0.15,multi_view=0.1,video=0.1"),
+              mix="localization=0.1,seeing=0.18,floor=0.3,reckoning=0.07,single_image=0.15,multi_view=0.1,video=0.1"),
     # The paper's cold start shows the form to a model that can reason. Ours learns to reason here, so it is long.
     # Direct answers, boxes and what the base sees are replayed. What is held out is asked to think first.
     "cold": dict(init="runs/stage2", data="datasets/rooms-spatial", images=9600, out="runs/cold", steps=1200, late=0.25,
                  several=0.5, batch_size=8, micro_batch_size=4, questions=6, lr=1.5e-3, muon_lr=0.004, warmup=20,
                  freeze_vision=True, eval_rows=100, eval_every=1000,
-                 mix="cold=0.76,localization=0.06,seeing=0.08,single_image=0.05,multi_view=0.03,video=0.02"),
+                 mix="cold=0.73,localization=0.08,seeing=0.06,reckoning=0.03,single_image=0.05,multi_view=0.03,"
+                     "video=0.02"),
     # None: each rung's own.
     "all": dict(out="runs/ladder", data=None, steps=None, eval_rows=100),
 }  # fmt: skip

@@ -50,9 +50,9 @@ MOTION = "view change"  # how the camera moved between two views: metres and deg
 # Questions whose answer is any short text, by the kind of row that asks them; to "pick" is a choice.
 TEXTS = {
     "seeing": ("point", "list", "colour", "place", "side", "which", "count", "order", "next", "describe", "first",
-               "most", "pick"),  # stage 0's, of data/rooms/seeing.py
+               "pick"),  # stage 0's, of data/rooms/seeing.py
     "floor": ("floor",),  # of data/rooms/floor.py: where things stand, seen from above
-    "reckoning": ("way", "turn"),  # likewise, with a map that is given
+    "reckoning": ("way", "turn", "tour"),  # likewise, with a map or a list that is given
 }  # fmt: skip
 TRACE = "trace"  # of a cold-start row that does not tell its type
 QUESTION_TYPES = ("localization", *CHOICES, *NUMBERS, MOTION, *chain(*TEXTS.values()), TRACE)

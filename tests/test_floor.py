@@ -28,7 +28,7 @@ def asked():
         for kind, origin in (("single_image", 0), ("multi_view", 0), ("video", 8)):
             frames = [frame for frame in room["frames"] if frame["data_type"] == kind]
             found["floor"] += [(row, room, frames[origin]) for row in floor.floor_rows(room, kind, SIZE, rng)]
-    assert min(map(len, found.values())) > 100 and set(found) == {"floor", "way", "turn"}
+    assert min(map(len, found.values())) > 100 and set(found) == {"floor", "way", "turn", "tour"}
     return found
 
 
@@ -105,6 +105,13 @@ def test_turns_end_at_the_bearing_and_are_the_shorter_way(asked):
         assert (bearings[0] + int(degrees) * SIGN[side] - bearings[1]) % 360 == 0 <= int(degrees) <= 180
 
 
+def test_tours_meet_everything_in_its_picture(asked):
+    for row, _ in asked["tour"]:
+        first = {item["picture"]: item["label"] for item in json.loads(re.search(r"\[.*\]", row["question"])[0])}
+        met = re.findall(r"\((\w)\)(?: ([a-z]+))?", row["answer"])
+        assert met == [(letter, first.get(letter, "")) for letter in "ijklmnop"] and len(first) >= 3
+
+
 def test_rounding_two_bearings_moves_no_turn_over_a_border():
     assert 2 * floor.TURN / 2 <= ANGLE_MARGIN
 
@@ -116,4 +123,4 @@ def test_rows_are_made_and_read(rooms):
         assert min(map(len, kinds)) > 20 and {row.data_type for row in kinds[0]} == {*DATA_TYPES}
         assert sum(map(len, kinds)) == len(rows) == len({row.question_id for row in rows})
     raw = [json.loads(line) for line in (rooms / "train" / "floor.jsonl").open()]
-    assert {row["question_type"] for row in raw} == {"floor", "way", "turn"}
+    assert {row["question_type"] for row in raw} == {"floor", "way", "turn", "tour"}

@@ -231,8 +231,9 @@ def test_appearance_order(solved):
         ordered = [first[name] for name in chosen(row).split(", ")]
         assert ordered == sorted(ordered) and thought.endswith(f" {chosen(row)}.")
         assert list(first) == row["asked"]
-        met = re.findall(r"(\w) ([a-z]+)[,.]", thought.split("] ")[1])
-        assert met[: len(ordered)] == list(zip(ordered, chosen(row).split(", ")))
+        met = dict(re.findall(r"\((\w)\)((?: [a-z]+)*?)(?= \(|, so |\. The )", thought))
+        assert "".join(met) == "ijklmnop" and "".join(met.values()).split() == chosen(row).split(", ")
+        assert all(name in met[letter].split() for name, letter in first.items())
 
 
 # ---------------------------------------------------------------- words and rows

@@ -5,16 +5,18 @@ camera stands in the middle of the line between ranks N and O and looks up, so a
 to its right is at HQ: files A to L from the left, ranks M to V on from behind the camera. VSI-Bench (arXiv 2412.14171)
 found that models which draw such a map first compare distances better; thoughts (traces.py) lay it out before they
 compare. The base's eye is asked for it at every image token (prepare.py writes the index images), and floor.jsonl asks
-for it in words, in three types of rows, the first of kind "floor", the others of kind "reckoning":
+for it in words, in four types of rows, the first of kind "floor", the others of kind "reckoning":
 
     floor  On the floor: bed, lamp?    bed:DS, lamp:HQ
     way    On the floor bed:DS, lamp:HQ, rug:DP. Distance from bed?
            from bed:DS to lamp:HQ 4 right 2 back, to rug:DP 0 right 3 back
     turn   On the floor bed:DS, lamp:HQ, rug:DP. Standing at the bed and facing the lamp, where is the rug?
            from bed:DS to lamp:HQ 4 right 2 back: 120, to rug:DP 0 right 3 back: 180, turn 60 right
+    tour   First [{"label":"bed","picture":"l"},{"label":"lamp","picture":"i"}]. Picture by picture?
+           (i) lamp (j) (k) (l) bed (m) (n) (o) (p)
 
-The first is found in the pictures; the others are made up and show only how to reckon with a map, as a language model
-of any size can.
+The first is found in the pictures; the others are made up and show only how to reckon with a map, or a list, as a
+language model of any size can.
 A bearing is in degrees clockwise from where the camera looks, to the nearest TURN.
 """
 
@@ -30,7 +32,7 @@ BEHIND = 2  # ranks behind the camera: what another picture shows may lie there
 ORIGIN = {"single_image": 0, "multi_view": 0, "video": 8}  # the frame whose camera the board is laid around
 TURN = 15  # degrees; two bearings rounded to it keep every turn within spatial.ANGLE_MARGIN
 ASKED = 4  # objects a row asks for, at most
-ROWS = 4  # floor rows about the pictures, as many turn rows, and half as many way rows
+ROWS = 4  # floor rows about the pictures, as many turn rows, and half as many way and tour rows
 
 
 def across_and_along(camera, metres):
@@ -68,10 +70,6 @@ class Sights(View):
             items.append({"label": o.category, "square": square(((x1 + x2) / 2, (y1 + y2) / 2), self.size),
                           "depth": depth_letter(seen["depth"], frame["farthest"])})  # fmt: skip
         return as_json(items)
-
-    def meet(self, objects):
-        """The first picture that shows each clearly, in the base's words."""
-        return as_json([{"label": o.category, "picture": PICTURES[self.first(o)]} for o in objects])
 
     def first(self, o):
         return self.picture(self.clear[o.id][0])
@@ -114,6 +112,18 @@ def ways(cells, said=()):
     return f"from {start}:{name(first)} {', '.join(told)}"
 
 
+def first_seen(first):
+    """{label: index of the first picture that shows it} in the base's words."""
+    return as_json([{"label": label, "picture": PICTURES[at]} for label, at in first.items()])
+
+
+def tour(first):
+    """Picture by picture what is seen for the first time, "(i) lamp (j) (k) (l) bed": to sort is too much for one step,
+    but each letter asks for no more than the label that has it."""
+    labels = [[label for label, number in first.items() if number == at] for at in range(len(PICTURES))]
+    return " ".join(" ".join([f"({letter})", *own]) for letter, own in zip(PICTURES, labels))
+
+
 def bearing(right, ahead):
     return int(np.round(np.degrees(np.arctan2(right, ahead)) / TURN)) * TURN % 360
 
@@ -136,13 +146,16 @@ def floor_rows(scene, data_type, size, rng):
 
 def reckoning_rows(rng):
     """Rows of kind "reckoning"."""
-    rows = [_reckoning(kind, rng) for kind in ("way", "turn", "turn") for _ in range(ROWS // 2)]
+    rows = [_reckoning(kind, rng) for kind in ("way", "turn", "turn", "tour") for _ in range(ROWS // 2)]
     return [{"question": question, "answer": answer, "question_type": kind} for kind, question, answer in rows]
 
 
 def _reckoning(kind, rng):
-    """A question on a map that is made up, and its answer."""
+    """A question on a map that is made up, or a list, and its answer."""
     labels = [NAMES[3:][i] for i in rng.permutation(len(NAMES) - 3)[: rng.integers(3, ASKED + 2)]]
+    if kind == "tour":
+        first = dict(zip(labels, rng.permutation(len(PICTURES)).tolist()))
+        return kind, f"First {first_seen(first)}. Picture by picture?", tour(first)
     inner = [(across, along) for across in range(1, len(ACROSS) - 1) for along in range(1, len(ALONG))]
     cells = {label: np.array(inner[i]) for label, i in zip(labels, rng.permutation(len(inner)))}
     laid = "On the floor " + ", ".join(f"{label}:{name(cell)}" for label, cell in cells.items()) + "."

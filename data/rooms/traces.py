@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from data.rooms.floor import Sights, turn
+from data.rooms.floor import Sights, first_seen, tour, turn
 from data.rooms.seeing import PICTURES
 from data.rooms.spatial import box_distance, box_gaps, framed_corners
 from nanoladder import checkpoint
@@ -110,10 +110,10 @@ def relative_direction(row, sights):
 
 
 def appearance_order(row, sights):
-    """The first pictures that show them clearly, as asked and then sorted: a letter is found before its name."""
-    asked = [sights.by_name[name] for name in row["asked"]]
-    met = [f"{PICTURES[sights.first(o)]} {o.category}" for o in sorted(asked, key=lambda o: sights.clear[o.id][0])]
-    return {"seen": sights.meet(asked), "met": ", ".join(met)}
+    """The first pictures that show them clearly, as asked and then picture by picture."""
+    first = {name: sights.first(sights.by_name[name]) for name in row["asked"]}
+    answer = _texts(row)["ABCD".index(row["answer"])].split(", ")
+    return {"seen": first_seen(first), "tour": tour({name: first[name] for name in answer})}
 
 
 THOUGHTS = {
@@ -142,8 +142,8 @@ THOUGHTS = {
         "{seen}On the floor {floor}, {ways}, so {answer}.",
     )),
     "appearance order": (appearance_order, (
-        "First {seen} {met}. The order is {answer}.",
-        "First {seen} {met}, so {answer}.",
+        "First {seen}. {tour}. The order is {answer}.",
+        "First {seen}. {tour}, so {answer}.",
     )),
 }  # fmt: skip
 
