@@ -10,6 +10,7 @@ from pathlib import Path
 
 from nanoladder.common import read_json
 from nanoladder.evaluate import BENCHMARKS
+from nanoladder.ladder import table
 from nanoladder.tables import percent
 
 ROOT = Path(__file__).parent.parent
@@ -85,24 +86,19 @@ def types(scores):
 
 
 def ladder(*scores):
-    """Rungs, or ablations, one below the other: every benchmark, their mean and twin, and the IoU of boxes."""
-    rows = []
-    for one in scores:
-        averages = [percent(one[name]["avg"]) for name in SPATIAL] + [f"**{percent(one['overall'])}**"]
-        boxes = [f"{one['localization'][split]['iou']:.3f}" for split in ("test", "ood")]
-        low_high = "-".join(map(percent, one["intervals"]["overall"]))
-        rows.append((one["name"], *averages, low_high, percent(one["overall-ood"]), *boxes))
-    return markdown(("%", *SPATIAL, "overall", "95 %", "overall-ood", "IoU", "IoU-ood"), rows)
+    """Rungs, or ablations, one below the other."""
+    found = table({one["name"]: one for one in scores})
+    return markdown(found.columns, found.rows)
 
 
 def rewritten(text):
-    def table(match):
+    def anew(match):
         folders = [ROOT / name for name in match[3].split()]
         scores = [read_json(folder / "scores.json") | {"run": read_json(folder / "run.json"), "name": folder.name}
                   for folder in folders]  # fmt: skip
         return match[1] + globals()[match[2]](*scores) + match[4]
 
-    return MARKED.sub(table, text)
+    return MARKED.sub(anew, text)
 
 
 if __name__ == "__main__":

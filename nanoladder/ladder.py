@@ -19,7 +19,7 @@ import torch
 from nanoladder.checkpoint import BASE
 from nanoladder.common import RunFolder, UserError, read_json, write_json
 from nanoladder.evaluate import BENCHMARKS
-from nanoladder.tables import Table, as_text
+from nanoladder.tables import Table, as_text, percent
 
 ROOT = Path(__file__).parent.parent
 # Rung: its folder, its command, and how it is asked when scored.
@@ -64,14 +64,16 @@ def score(s, model, folder, asked):
 
 
 def table(rows):
-    """A row for each rung of {rung: scores.json}, in percent: every benchmark, their mean, and the IoU of boxes."""
-    held_out = [name + suffix for suffix in ("", "-ood") for name in (*BENCHMARKS.values(), "overall")]
+    """A row for each rung, or ablation, of {name: scores.json}: every benchmark, their mean, its interval and that of
+    their out-of-domain twins, in percent, and the mean IoU of boxes."""
     lines = []
-    for rung, scores in rows.items():
-        averages = [scores[name] if name.startswith("overall") else scores[name]["avg"] for name in held_out]
-        boxes = [scores["localization"][split]["iou"] for split in ("test", "ood")]
-        lines.append((rung, *(f"{100 * value:.1f}" for value in averages + boxes)))
-    return Table("the ladder, %", ("", *held_out, "IoU", "IoU-ood"), lines)
+    for name, scores in rows.items():
+        averages = [*(scores[benchmark]["avg"] for benchmark in BENCHMARKS.values()), scores["overall"]]
+        low_high = "-".join(map(percent, scores["intervals"]["overall"]))
+        boxes = [f"{scores['localization'][split]['iou']:.3f}" for split in ("test", "ood")]
+        lines.append((name, *map(percent, averages), low_high, percent(scores["overall-ood"]), *boxes))
+    columns = ("%", *BENCHMARKS.values(), "overall", "95 %", "overall-ood", "IoU", "IoU-ood")
+    return Table("the ladder", columns, lines)
 
 
 def call(command):

@@ -24,6 +24,7 @@ def calls(monkeypatch):
         value = len(given) / 100
         scores = {name: {"avg": value} for name in BENCHMARKS} | {"overall": value, "overall-ood": value / 2}
         scores["localization"] = {"test": {"iou": value}, "ood": {"iou": value}}
+        scores["intervals"] = {"overall": [value, value]}
         (folder / "scores.json").write_text(json.dumps(scores))
 
     monkeypatch.setattr(ladder, "call", call)
