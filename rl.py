@@ -97,7 +97,7 @@ class Settings:
     temperature: float = setting(1.0, "of sampling; the update uses the same")
     clip_eps: float = setting(0.2, "how far the ratio may move before its gradient is cut")
     kl_coef: float = setting(0.01, "weight of the KL to the reference; 0 needs no reference")
-    lr: float = setting(2e-4, "peak learning rate of AdamW")
+    lr: float = setting(1e-4, "peak learning rate of AdamW")
     warmup: int = setting(10, "steps of linear warm-up before the cosine")
     clip: float = setting(1.0, "largest norm of the gradient")
     freeze_vision: bool = setting(True, "train the decoder alone; the vision tower stays as it is")

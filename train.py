@@ -144,12 +144,12 @@ STAGES = {
               several=0.5, micro_batch_size=4, questions=6, lr=7e-4, muon_lr=0.003, freeze_vision=True, eval_rows=500,
               mix="localization=0.1,seeing=0.18,floor=0.3,reckoning=0.07,single_image=0.15,multi_view=0.1,video=0.1"),
     # The paper's cold start shows the form to a model that can reason. Ours learns to reason here, so it is long.
-    # Direct answers, boxes and what the base sees are replayed. What is held out is asked to think first.
-    "cold": dict(init="runs/stage2", data="datasets/rooms-spatial", images=9600, out="runs/cold", steps=1200, late=0.25,
+    # The floor, boxes, what the base sees and direct answers are replayed. What is held out is asked to think first.
+    "cold": dict(init="runs/stage2", data="datasets/rooms-spatial", images=9600, out="runs/cold", steps=1400, late=0.25,
                  several=0.5, batch_size=8, micro_batch_size=4, questions=6, lr=1.5e-3, muon_lr=0.004, warmup=20,
                  freeze_vision=True, eval_rows=100, eval_every=1000,
-                 mix="cold=0.73,localization=0.08,seeing=0.06,reckoning=0.03,single_image=0.05,multi_view=0.03,"
-                     "video=0.02"),
+                 mix="cold=0.69,floor=0.1,localization=0.07,seeing=0.05,reckoning=0.03,single_image=0.03,"
+                     "multi_view=0.02,video=0.01"),
     # None: each rung's own.
     "all": dict(out="runs/ladder", data=None, steps=None, eval_rows=100),
 }  # fmt: skip

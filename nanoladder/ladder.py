@@ -64,7 +64,7 @@ def score(s, model, folder, asked):
 
 
 def table(rows):
-    """A row for each rung, or ablation, of {name: scores.json}: every benchmark, their mean, its interval and that of
+    """A row for each rung of {name: scores.json}: every benchmark, their mean, its interval and that of
     their out-of-domain twins, in percent, and the mean IoU of boxes."""
     lines = []
     for name, scores in rows.items():
