@@ -299,7 +299,7 @@ def score_splits(model, tokenizer, image_config, splits, summarize, runtime, fol
             if samples:
                 sampled = ask(rows, split, f"sample {kind}", "samples", samples=samples)
                 summary["semantic_entropy"] = float(np.mean([p["semantic_entropy"] for p in sampled]))
-            if attention and kind == "localization":
+            if attention and kind == "localization" and runtime.main:  # row by row: one rank is enough
                 looks = watch(model, tokenizer, image_config, rows, predictions, journals["attention"])
                 summary["attention"] = {k: float(np.mean([look[k] for look in looks])) for k in ("inside", "area")}
         if benchmarks:
