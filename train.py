@@ -138,7 +138,7 @@ STAGES = {
     # rooms have no views, whose floor the eye would forget: so it stays as it is, and boxes come out no worse.
     "1": dict(steps=750, min_objects=2, climb=0.3, muon_lr=0.004, mix="localization=0.8,seeing=0.15,floor=0.05",
               several=0.3, freeze_vision=True),
-    # 35 % teach the floor as a map, which thoughts reckon with. The eye has seen enough: what is new is to compare.
+    # 37 % teach the floor as a map, which thoughts reckon with. The eye has seen enough: what is new is to compare.
     # Views and videos cost several times as much as a picture and ask for the same and more: so they come late.
     "2": dict(init="runs/stage1", data="datasets/rooms-spatial", images=9600, out="runs/stage2", steps=900, late=0.5,
               several=0.5, micro_batch_size=4, questions=6, lr=7e-4, muon_lr=0.003, freeze_vision=True, eval_rows=500,

@@ -16,14 +16,6 @@ from nanoladder.tables import percent
 ROOT = Path(__file__).parent.parent
 MARKED = re.compile(r"(<!-- (\w+) (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 SPATIAL = tuple(BENCHMARKS.values())
-# What SpatialLadder's paper leaves out: the flag that does it here, and the points that it costs there.
-PAPER = {
-    "skip-1": ("--skip 1", 1.8),
-    "skip-2": ("--skip 2", 9.4),
-    "skip-cold": ("--skip cold", 0.8),
-    "skip-3": ("--skip 3", 2.1),
-    "video": ("--data-types video", 16.4),
-}
 
 
 def markdown(columns, rows):
@@ -97,15 +89,6 @@ def ladder(*scores):
     """Rungs, one below the other."""
     found = table({one["name"]: one for one in scores})
     return markdown(found.columns, found.rows)
-
-
-def ablations(whole, *others):
-    """The whole ladder, and what is left of it without a rung or a modality, beside what that costs the paper."""
-    found = table({"the whole ladder": whole} | {f"`{PAPER[one['name']][0]}`": one for one in others})
-    costs = [("", "")] + [(f"{100 * (one['overall'] - whole['overall']):+.1f}", f"{-PAPER[one['name']][1]:+.1f}")
-                          for one in others]  # fmt: skip
-    rows = [row + cost for row, cost in zip(found.rows, costs)]
-    return markdown((*found.columns, "difference", "the paper's"), rows)
 
 
 def rewritten(text):

@@ -111,9 +111,10 @@ def relative_direction(row, sights):
 
 def appearance_order(row, sights):
     """The first pictures that show them clearly, as asked and then picture by picture."""
-    first = {name: sights.first(sights.by_name[name]) for name in row["asked"]}
-    answer = _texts(row)["ABCD".index(row["answer"])].split(", ")
-    return {"seen": first_seen(first), "tour": tour({name: first[name] for name in answer})}
+    asked = [sights.by_name[name] for name in row["asked"]]
+    first = {o.category: sights.first(o) for o in asked}
+    met = {o.category: first[o.category] for o in sorted(asked, key=lambda o: sights.clear[o.id][0])}
+    return {"seen": first_seen(first), "tour": tour(met)}
 
 
 THOUGHTS = {
