@@ -30,7 +30,7 @@ from data.rooms.floor import ACROSS, ALONG
 from data.rooms.questions import LOCATE, NAMES, SHELL
 from data.rooms.seeing import BOARD, DEPTHS, PICTURES
 from data.rooms.spatial import PHRASES, SECTORS
-from data.rooms.traces import THOUGHTS
+from data.rooms.traces import WORKINGS
 from nanoladder import checkpoint, parallel
 from nanoladder.common import (
     RunFolder,
@@ -112,6 +112,7 @@ class Settings:
     late: float = setting(0.0, "share of the run with single pictures alone, before views and videos join")
     several: float | None = setting(None, "of each kind's sequences then, those that show several; default as the data")
     freeze_vision: bool = setting(False, "train the decoder alone; the vision tower stays as it is")
+    workings: bool = setting(True, "say how a spatial answer is found before it, where the data's rows tell")
     blind: bool = setting(False, "blank every picture: what is learned then can be guessed without looking")
     dense: float = setting(0.0, "weight of the dense loss of stage 0, of what and where; 0 is off")
     amp: bool = setting(False, "bf16 automatic mixed precision")
@@ -138,18 +139,19 @@ STAGES = {
     # rooms have no views, whose floor the eye would forget: so it stays as it is, and boxes come out no worse.
     "1": dict(steps=750, min_objects=2, climb=0.3, muon_lr=0.004, mix="localization=0.8,seeing=0.15,floor=0.05",
               several=0.3, freeze_vision=True),
-    # 37 % teach the floor as a map, which thoughts reckon with. The eye has seen enough: what is new is to compare.
+    # Answers come with their workings, and a quarter of the sequences teach the floor as a map, on which they reckon.
+    # The eye has seen enough: what is new is to compare.
     # Views and videos cost several times as much as a picture and ask for the same and more: so they come late.
-    "2": dict(init="runs/stage1", data="datasets/rooms-spatial", images=9600, out="runs/stage2", steps=900, late=0.5,
-              several=0.5, micro_batch_size=4, questions=6, lr=7e-4, muon_lr=0.003, freeze_vision=True, eval_rows=500,
-              mix="localization=0.1,seeing=0.18,floor=0.3,reckoning=0.07,single_image=0.15,multi_view=0.1,video=0.1"),
-    # The paper's cold start shows the form to a model that can reason. Ours learns to reason here, so it is long.
-    # The floor, boxes, what the base sees and direct answers are replayed. What is held out is asked to think first.
-    "cold": dict(init="runs/stage2", data="datasets/rooms-spatial", images=9600, out="runs/cold", steps=1400, late=0.25,
-                 several=0.5, batch_size=8, micro_batch_size=4, questions=6, lr=1.5e-3, muon_lr=0.004, warmup=20,
+    "2": dict(init="runs/stage1", data="datasets/rooms-spatial", images=9600, out="runs/stage2", steps=1400, late=0.3,
+              several=0.5, batch_size=8, micro_batch_size=4, questions=6, lr=1.5e-3, muon_lr=0.004, warmup=20,
+              freeze_vision=True, eval_rows=100, eval_every=1000,
+              mix="localization=0.1,seeing=0.1,floor=0.18,reckoning=0.06,single_image=0.22,multi_view=0.17,video=0.17"),
+    # The form of thinking, shown to a model that can reason, as the paper's cold start does. Boxes, the floor and what
+    # the base sees are replayed. What is held out is asked to think first.
+    "cold": dict(init="runs/stage2", data="datasets/rooms-spatial", images=9600, out="runs/cold", steps=250,
+                 several=0.5, batch_size=8, micro_batch_size=4, questions=6, lr=7e-4, muon_lr=0.002, warmup=20,
                  freeze_vision=True, eval_rows=100, eval_every=1000,
-                 mix="cold=0.69,floor=0.1,localization=0.07,seeing=0.05,reckoning=0.03,single_image=0.03,"
-                     "multi_view=0.02,video=0.01"),
+                 mix="cold=0.76,floor=0.08,localization=0.08,seeing=0.08"),
     # None: each rung's own.
     "all": dict(out="runs/ladder", data=None, steps=None, eval_rows=100),
 }  # fmt: skip
@@ -532,6 +534,8 @@ def load_splits(s, kinds, runtime):
             raise UserError(f"making the rooms in {data} failed; the reason is above")
     runtime.wait()
     splits = read_splits(data, kinds, {"val": None, "test": s.eval_rows, "ood": s.eval_rows}, data_types=s.data_types)
+    for row in splits["train"]:
+        row.workings = row.workings if s.workings else ""
     if lacking := [kind for kind in kinds if not rows_of(splits["train"], kind)]:
         raise UserError(f"{data}: no {lacking[0]} rows to train on; make them (data.rooms.prepare), or change --mix")
     return splits
@@ -562,7 +566,7 @@ def corpus(rows):
     yield "Options: A. left B. right C. back D. front\nAnswer with one option.\nAnswer with a number.\n" + THINK
     for word in ("user", "assistant", *(word for sectors in SECTORS.values() for word in sectors)):
         yield f"{word}\n {word}"
-    for _, phrases in THOUGHTS.values():
+    for _, phrases in WORKINGS.values():
         yield from (in_tags(re.sub(r"{.*?}", " 1", phrase), "A") for phrase in phrases)
 
 

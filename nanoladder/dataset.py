@@ -7,10 +7,11 @@ Every data set is a folder with a JSONL file in SpatialLadder-26k's fields and t
 
 An answer is a list of boxes in pixels of the original image, or a string: of a choice the letter of one of the row's
 options (["A. chair", "B. lamp"]), of a number its digits in the unit that the question names, of a change of view its
-motions ("move_right:0.4,rotate_up:5"). A row without options has null there, or no such field. A benchmark's row may
-also say its `task` and `source` in the benchmark's own words, by which nanoladder/benchmarks.py averages. A row of the
-cold start has, in SpatialLadder's fields, "prompt" and "solution" for "question" and "answer": a solution thinks first,
-<think>...</think><answer>lamp</answer>, and may name a choice by its words or its letter.
+motions ("move_right:0.4,rotate_up:5"). A row without options has null there, or no such field. A training row may have
+`workings`, how its answer is found: what is then learned ends in the answer, on a line of its own. A benchmark's row
+may also say its `task` and `source` in the benchmark's own words, by which nanoladder/benchmarks.py averages. A row of
+the cold start has, in SpatialLadder's fields, "prompt" and "solution" for "question" and "answer": a solution thinks
+first, <think>...</think><answer>lamp</answer>, and may name a choice by its words or its letter.
 
 Rows about the same images become one sequence, so that the images are encoded once and only the questions tell the
 answers apart:
@@ -84,6 +85,7 @@ class Row:
     options: tuple[str, ...] = ()  # of a choice, each with its letter: "A. chair"
     task: str = ""
     source: str = ""
+    workings: str = ""  # what is said before the answer, on lines of its own
     solution: str = ""  # of a cold-start row: the whole completion to learn, the answer in it
     think: bool = False  # whether the prompt asks to think first
 
@@ -212,8 +214,8 @@ def check_row(raw, folder, where):
         raise UserError(f"{where}: data_type is {raw.get('data_type')!r}, must be one of {', '.join(DATA_TYPES)}")
     if not raw["image"]:
         raise UserError(f"{where}: no images; every row asks about at least one")
-    if not all(isinstance(raw.get(field, ""), str) for field in ("task", "source")):
-        raise UserError(f"{where}: task and source must be strings, where a row has them")
+    if not all(isinstance(raw.get(field, ""), str) for field in ("task", "source", "workings")):
+        raise UserError(f"{where}: task, source and workings must be strings, where a row has them")
     if isinstance(raw["answer"], list):
         if not raw["answer"]:
             raise UserError(f"{where}: empty answer; a localization row lists at least one box")
@@ -240,7 +242,8 @@ def check_row(raw, folder, where):
         raw["question_id"], raw["question"], raw["answer"],
         tuple(_inside(folder, name, where) for name in raw["image"]),
         kind, raw["data_type"], raw.get("level", 0), where, options=tuple(options or ()),
-        task=raw.get("task", ""), source=raw.get("source", ""), solution=solution, think=bool(solution),
+        task=raw.get("task", ""), source=raw.get("source", ""), workings=raw.get("workings", ""), solution=solution,
+        think=bool(solution),
     )  # fmt: skip
 
 
@@ -351,7 +354,7 @@ def prompt_text(row):
 
 def target_text(row, image_config):
     """What the assistant should say: a trace that ends in the answer, boxes as JSON, the words of the right option, or
-    the answer itself.
+    the answer itself, with its workings before it.
 
     Boxes have the label first, for the place is found by it. A choice is answered in words: a small model learns which
     long before it learns what letter stands before that (README, chapter 3), and rewards.parse_choice reads both.
@@ -361,9 +364,10 @@ def target_text(row, image_config):
     """
     if row.is_localization:
         return json.dumps(boxes_in_input(row, image_config), separators=(",", ":"))
-    if row.options and not row.solution:
-        return row.options[ascii_uppercase.index(row.answer)][3:]
-    return row.solution or row.answer
+    if row.solution:
+        return row.solution
+    answer = row.options[ascii_uppercase.index(row.answer)][3:] if row.options else row.answer
+    return f"{row.workings}\n{answer}" if row.workings else answer
 
 
 # ---------------------------------------------------------------- rows to tensors

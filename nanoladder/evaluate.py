@@ -22,7 +22,7 @@ from nanoladder.dataset import TEXTS, boxes_in_input, encode_prompt, prompt_text
 from nanoladder.generate import generate
 from nanoladder.image import fit
 from nanoladder.pictures import draw_attention, draw_samples
-from nanoladder.rewards import answer_block, parse_boxes, read_answer, score_answer, score_boxes
+from nanoladder.rewards import final, parse_boxes, read_answer, score_answer, score_boxes
 from nanoladder.tables import (
     as_text,
     best_constant_box,
@@ -164,7 +164,7 @@ def parse_answer(text, row):
     """Boxes, letter, number (in the asked unit), motion or words that an answer states; None where none can be read."""
     if row.is_localization:
         return parse_boxes(text)
-    said = read_answer(answer_block(text) if row.think else text, row)
+    said = read_answer(final(text, row), row)
     return said.strip().lower() or None if isinstance(said, str) else said
 
 

@@ -93,6 +93,14 @@ def parse_thought(text):
     return found and found.groups()
 
 
+def final(text, row):
+    """The part of a completion in which its answer is looked for: the answer block of one that thinks first. Where a
+    choice or a number is asked for directly it is the last line, for workings may stand before it; else all of it."""
+    if row.think:
+        return answer_block(text)
+    return text.strip().rpartition("\n")[2] if row.options or row.question_type in UNITS else text
+
+
 def answer_block(text):
     """What stands in the only answer block of a text, whatever stands around it; "" where there is none, or several."""
     if text.count("<answer>") != 1 or text.count("</answer>") != 1:
@@ -205,9 +213,8 @@ def score_answer(text, row):
     be thought about first, accuracy reads the answer block alone, and "format" is 1 for a completion of the right form,
     whatever it answers.
     """
-    if row.think:
-        return {"format": float(parse_thought(text) is not None), "accuracy": _accuracy(answer_block(text), row)}
-    return {"accuracy": _accuracy(text, row)}
+    scores = {"format": float(parse_thought(text) is not None)} if row.think else {}
+    return scores | {"accuracy": _accuracy(final(text, row), row)}
 
 
 def _accuracy(text, row):
@@ -234,7 +241,7 @@ def reward(text, row, truth=None):
         return {"format": scores["valid_json"], "accuracy": scores["iou"] * len(truth) / max(len(truth), len(said))}
     if row.think:
         return score_answer(text, row)
-    return {"format": float(read_answer(text, row) is not None)} | score_answer(text, row)
+    return {"format": float(read_answer(final(text, row), row) is not None)} | score_answer(text, row)
 
 
 THRESHOLDS = tuple(k / 100 for k in range(50, 100, 5))

@@ -159,6 +159,19 @@ def test_only_the_answer_block_is_read():
     assert parse_thought(in_tags("a", "b")) == ("a", "b")
 
 
+def test_of_a_direct_answer_the_last_line_is_read():
+    options = ("A. bed", "B. chair")
+    choice, size = (Row(1, "?", *what, (), kind, "video", 1, "rows.jsonl:1", options=own) for what, kind, own in
+                    ((("B",), "relative distance", options), (("100",), "object size", ())))  # fmt: skip
+    assert reward("The bed is 2 m away, so chair.\nchair", choice) == {"format": 1.0, "accuracy": 1.0}
+    assert reward("chair\nbed\n", choice) == {"format": 1.0, "accuracy": 0.0}
+    assert reward("It is the chair.", choice) == {"format": 0.0, "accuracy": 0.0}
+    assert reward("Sides 40, 75.\n100 cm", size) == {"format": 1.0, "accuracy": 1.0}
+    assert reward(in_tags("", "40\n100"), thinking("object size", "100"))["accuracy"] == 0.0  # a block is read whole
+    colour = Row(1, "?", "red", (), "colour", "video", 1, "rows.jsonl:1")
+    assert score_answer("blue\nred", colour) == {"accuracy": 0.0}
+
+
 def test_whatever_a_model_writes_is_scored_and_only_right_answers_are_rewarded():
     """Random pieces of tags, numbers and letters; 'right' is told by another reading of the text."""
     rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""Traces: every step found again by other means, the numbers lead to the answer, and the rows are read back."""
+"""Workings and traces: every step found again by other means, it leads to the answer, and the rows are read back."""
 
 import json
 import re
@@ -17,7 +17,7 @@ from nanoladder.checkpoint import BASE
 from nanoladder.common import UserError
 from nanoladder.dataset import THINK, prompt_text, read_kinds, read_rows, target_text
 from nanoladder.image import ImageConfig
-from nanoladder.rewards import in_tags, parse_thought, reward
+from nanoladder.rewards import in_tags, parse_thought, reward, score_answer
 from nanoladder.tokenizer import Tokenizer
 
 PICTURES = {letter: number for number, letter in enumerate("ijklmnop", 1)}
@@ -33,8 +33,7 @@ def solved():
     found = []
     for row in balance.balance(rooms, dict.fromkeys(MODALITIES, 250), 5, "test"):
         room = by_id[row["scene"]]
-        thought, answer = parse_thought(traces.solve(row, room, SIZE, rng))
-        assert answer == (chosen(row) if row["options"] else row["answer"])
+        thought = traces.workings(row, room, SIZE, rng)
         found.append((row, thought, room, [f for f in room["frames"] if f["data_type"] == row["data_type"]]))
     return found
 
@@ -259,7 +258,9 @@ def test_prepare_adds_them_to_rooms_that_are_there(made, tmp_path):
     assert not (folder / "train" / "cold.jsonl").exists()
     make(folder, extra=["--traces=9"])
     assert (folder / "train" / "cold.jsonl").read_bytes() == (made / "train" / "cold.jsonl").read_bytes()
-    assert not list(made.glob("[!t]*/cold.jsonl"))  # traces are for training alone
+    assert not list(made.glob("[!t]*/cold.jsonl"))  # traces are for training alone, and so are workings
+    told = {path.parent.name: [bool(row.workings) for row in read_rows(path)] for path in made.glob("*/spatial.jsonl")}
+    assert all(told.pop("train")) and not any(any(rows) for rows in told.values())
 
 
 def test_rows_are_read_as_they_are_asked(made):
@@ -271,6 +272,9 @@ def test_rows_are_read_as_they_are_asked(made):
         direct = asked[row.question, row.images]
         assert (row.answer, row.options, row.level) == (direct.answer, direct.options, direct.level)
         assert prompt_text(row) == f"{prompt_text(direct)}\n{THINK}"
+        worked, answer = target_text(direct, ImageConfig()).split("\n")
+        assert parse_thought(row.solution) == (worked, answer)
+        assert score_answer(f"{worked}\n{answer}", direct) == {"accuracy": 1.0}
         assert target_text(row, ImageConfig()) == row.solution
         assert reward(row.solution, row) == {"format": 1.0, "accuracy": 1.0}
     assert not any(row.think for row in rows if row.kind != "cold")

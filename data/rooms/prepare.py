@@ -42,7 +42,7 @@ from data.rooms.scene import (
 )
 from data.rooms.seeing import ALBUM, Sight, album_rows, depth_levels, seeing_rows, tour_rows
 from data.rooms.spatial import room_facts
-from data.rooms.traces import traces_from_truth
+from data.rooms.traces import traces_from_truth, workings
 from nanoladder.common import (
     UserError,
     parse,
@@ -234,7 +234,13 @@ def _merge(s, root, split):
         if kind == "spatial":
             rooms = [room for part in parts for room in read_jsonl(part)]
             wanted = {data_type: count * s.questions for data_type, count in _wanted(s, split).items()}
-            write_jsonl(folder / "spatial.jsonl", balance(rooms, wanted, s.seed, split))
+            rows = balance(rooms, wanted, s.seed, split)
+            if split == "train":
+                rng = np.random.default_rng([s.seed, 8])
+                scenes = (scene for part in folder.glob("parts/scenes-*.jsonl") for scene in read_jsonl(part))
+                scenes = {scene["id"]: scene for scene in scenes}
+                rows = [row | {"workings": workings(row, scenes[row["scene"]], s.size, rng)} for row in rows]
+            write_jsonl(folder / "spatial.jsonl", rows)
             continue
         partial = folder / f"{kind}.partial"
         with open(partial, "wb") as out:

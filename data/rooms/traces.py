@@ -1,20 +1,21 @@
-"""Traces for the cold start: a spatial question, a thought that leads to its answer, and the answer.
+"""Workings, how the answer to a spatial question is found, and the cold start's traces, which think them.
 
     python -m data.rooms.traces --data datasets/rooms-spatial                            # from the rooms' own truth
     python -m data.rooms.traces --data datasets/rooms-spatial --traces-from CHECKPOINT   # those a model gets right
 
-Writes DATA/train/cold.jsonl in the fields of SpatialLadder's cold start (prompt, solution, image, data_type) and our
-question_type, options and level; prepare.py --traces does the first by itself. A thought from the truth perceives
-(of one picture the objects asked about, with their squares of a chessboard laid over it and how far as a share of the
-farthest point: in the words in which the base describes), understands (where on the floor they stand, one for all
-pictures, in the words of floor.py; depths, sizes) and reasons (steps, bearings, a comparison or some arithmetic). Every
-step of it is true, or follows from those before it:
+Training rows of spatial.jsonl come with workings, which rung 2 writes on the lines before its answer. They perceive (of
+one picture the objects asked about, with their squares of a chessboard laid over it and how far as a share of the
+farthest point: in the words in which the base describes), understand (where on the floor they stand, one for all
+pictures, in the words of floor.py; depths, sizes) and reason (steps, bearings, a comparison or some arithmetic). Every
+step is true, or follows from those before it:
 
-    <think>[{"label":"bed","square":"c4","depth":"w"},{"label":"lamp","square":"f5","depth":"u"},
+    [{"label":"bed","square":"c4","depth":"w"},{"label":"lamp","square":"f5","depth":"u"},
     {"label":"sofa","square":"b6","depth":"t"}] On the floor bed:ES, lamp:HQ, sofa:DP: from bed:ES to lamp:HQ 3 right
-    2 back: 120, to sofa:DP 1 left 3 back: 195, turn 75 right: front-right.</think><answer>front-right</answer>
+    2 back: 120, to sofa:DP 1 left 3 back: 195, turn 75 right: front-right.
 
-From a model, an answer is kept where it earns full marks for form and content, one a question.
+A trace has them in <think></think> and the answer in <answer></answer>. DATA/train/cold.jsonl has the fields of
+SpatialLadder's cold start (prompt, solution, image, data_type) and our question_type, options and level; prepare.py
+--traces writes it too. From a model, an answer is kept where it earns full marks for form and content, one a question.
 """
 
 from dataclasses import dataclass
@@ -32,7 +33,6 @@ from nanoladder.common import (
     UserError,
     parse,
     progress,
-    read_json,
     read_jsonl,
     run_script,
     setting,
@@ -57,9 +57,9 @@ class Settings:
     seed: int = setting(0, "seed of the choice of questions, and of sampling")
 
 
-# ---------------------------------------------------------------- thoughts: one function for each type
+# ---------------------------------------------------------------- workings: one function for each type
 # Each returns the values that the phrases below are filled with. Words are those that the base's tokenizer knows, and
-# thoughts that go different ways begin with different ones: the beginning is the plan that the rest follows.
+# workings that go different ways begin with different ones: the beginning is the plan that the rest follows.
 
 
 def absolute_distance(row, sights):
@@ -117,7 +117,7 @@ def appearance_order(row, sights):
     return {"seen": first_seen(first), "tour": tour(met)}
 
 
-THOUGHTS = {
+WORKINGS = {
     "absolute distance": (absolute_distance, (
         "{seen}On the floor {floor}: {way}. {plan} on the floor, {height} in z = {answer}.",
         "{seen}On the floor {floor}, {way}, in x and y {plan}, in z {height}, so {answer}.",
@@ -159,14 +159,18 @@ def _texts(row):
     return [option.split(". ", 1)[1] for option in row["options"]]
 
 
-def solve(row, scene, size, rng):
-    """The solution of a row of spatial.jsonl. scene: its room in scenes.jsonl; size: the frames' side in pixels."""
-    values, phrases = THOUGHTS[row["question_type"]]
-    answer = _texts(row)["ABCD".index(row["answer"])] if row["options"] else row["answer"]
-    thought = phrases[rng.integers(len(phrases))].format(
-        answer=answer, **values(row, Sights(scene, row["data_type"], size))
+def _in_words(row):
+    """The answer to a row, of a choice the words of the right option."""
+    return _texts(row)["ABCD".index(row["answer"])] if row["options"] else row["answer"]
+
+
+def workings(row, scene, size, rng):
+    """How the answer to a row of spatial.jsonl is found. scene: its room in scenes.jsonl; size: the frames' side in
+    pixels."""
+    values, phrases = WORKINGS[row["question_type"]]
+    return phrases[rng.integers(len(phrases))].format(
+        answer=_in_words(row), **values(row, Sights(scene, row["data_type"], size))
     )
-    return in_tags(thought, answer)
 
 
 # ---------------------------------------------------------------- rows
@@ -192,11 +196,10 @@ def trace_row(row, solution):
 
 
 def traces_from_truth(folder, count, seed):
-    """`count` rows of cold.jsonl, from the rooms of a split's folder."""
-    rng, size = np.random.default_rng([seed, 6]), read_json(folder.parent / "prepare.json")["size"]
-    rows = read_jsonl(folder / "spatial.jsonl")
-    scenes = {scene["id"]: scene for scene in read_jsonl(folder / "scenes.jsonl")}
-    return [trace_row(rows[i], solve(rows[i], scenes[rows[i]["scene"]], size, rng)) for i in dealt(rows, rng)[:count]]
+    """`count` rows of cold.jsonl, from the workings of a split's folder."""
+    rows = [row for row in read_jsonl(folder / "spatial.jsonl") if row.get("workings")]
+    order = dealt(rows, np.random.default_rng([seed, 6]))[:count]
+    return [trace_row(rows[i], in_tags(rows[i]["workings"], _in_words(rows[i]))) for i in order]
 
 
 def traces_from_model(folder, s, batch_size=16):
@@ -234,7 +237,11 @@ def main(argv):
         raise UserError(f"{folder / 'cold.jsonl'} is there already: delete it to have others")
     found = traces_from_model(folder, s) if s.traces_from else traces_from_truth(folder, s.traces, s.seed)
     if not found:
-        raise UserError(f"{s.traces_from} got no question right in the form that was asked for")
+        raise UserError(
+            f"{s.traces_from} got no question right in the form that was asked for"
+            if s.traces_from
+            else f"{folder / 'spatial.jsonl'}: no row has workings; make the rooms anew, or use --traces-from"
+        )
     write_jsonl(folder / "cold.jsonl", found)
     print(f"{folder / 'cold.jsonl'}: {len(found)} traces")
 
