@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -112,6 +113,19 @@ def test_the_loss_is_its_definition(asked):
     assert 0 < stats["clipped"] < 1
     gradients = [torch.autograd.grad(x, list(model.model.parameters())) for x in (loss, expected)]
     assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(*gradients))
+
+
+def test_prompts_are_dealt_as_the_benchmarks_weigh_them():
+    rows = [Row(i, "?", "3", (), kind, data_type, 1, "rows:1") for i, (data_type, kind) in enumerate(
+        [("single_image", "object size")] * 50 + [("single_image", "absolute distance")] * 5
+        + [("video", "room size")] * 2 + [("video", "object count")] * 9 + [("video", "object size")] * 30
+    )]  # fmt: skip
+    dealt = rl.deal_prompts(rows, 60, seed=1)
+    assert dealt == rl.deal_prompts(rows, 60, 1) != rl.deal_prompts(rows, 60, 2)
+    counts = Counter((rows[i].data_type, rows[i].question_type) for i in dealt)
+    assert sorted(counts.values()) == [10, 10, 10, 15, 15]
+    assert len({rows[i].data_type for i in dealt[:2]}) == 2  # and so in every step
+    assert sorted(Counter(dealt).values())[-2:] == [5, 5]  # all of a pile are asked before one is asked again
 
 
 def test_advantages_and_idle_groups():
