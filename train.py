@@ -148,7 +148,7 @@ STAGES = {
               mix="localization=0.08,seeing=0.08,floor=0.2,reckoning=0.06,single_image=0.22,multi_view=0.18,video=0.18"),
     # The form of thinking, shown to a model that can reason, as the paper's cold start does. Boxes, the floor and what
     # the base sees are replayed. What is held out is asked to think first.
-    "cold": dict(init="runs/stage2", data="datasets/rooms-spatial", images=9600, out="runs/cold", steps=250,
+    "cold": dict(init="runs/stage2", data="datasets/rooms-spatial", images=9600, out="runs/cold", steps=200,
                  several=0.5, batch_size=8, micro_batch_size=4, questions=6, lr=7e-4, muon_lr=0.002, warmup=20,
                  freeze_vision=True, eval_rows=100, eval_every=1000,
                  mix="cold=0.76,floor=0.08,localization=0.08,seeing=0.08"),

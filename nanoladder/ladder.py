@@ -40,7 +40,7 @@ def climb_ladder(s):
         if (value := getattr(s, name)) is not None:
             handed += ["--" + name.replace("_", "-"), *map(str, value if isinstance(value, tuple) else [value])]
     climbed, before = [("base", BASE, out / "base", [])], BASE  # rung, checkpoint, folder of its scores, how asked
-    direct = "cold" in s.skip  # who never learned to think answers at once
+    direct = "cold" in s.skip  # who never learned to think in tags answers as rung 2 does
     for rung, (name, command, asked) in RUNGS.items():
         if rung in s.skip:
             continue

@@ -7,11 +7,11 @@
     python -m data.rooms.prepare --questions 4 --traces 1255            # with traces for the cold start
 
 A data folder holds, for each of train, val, test and ood: scenes.jsonl (room, oriented boxes, and for every frame the
-camera and what it shows: all that later questions need), localization.jsonl (stage 1), spatial.jsonl (stage 2) and
-floor.jsonl (its maps, floor.py), with --seeing also seeing.jsonl, and the images, with --index-images four more beside
-each; with --traces train has cold.jsonl too (traces.py), which may be asked for later. One room gives a picture, eight
-views and a walk, as far as each was asked for, and each of these --questions spatial rows on average; fewer where more
-would unbalance the answers.
+camera and what it shows: all that later questions need), localization.jsonl (stage 1), spatial.jsonl (stage 2; in
+train with workings, traces.py) and floor.jsonl (its maps, floor.py), with --seeing also seeing.jsonl, and the images,
+with --index-images four more beside each; with --traces train has cold.jsonl too, which may be asked for later. One
+room gives a picture, eight views and a walk, as far as each was asked for, and each of these --questions spatial rows
+on average; fewer where more would unbalance the answers.
 The benchmarks rooms-si, rooms-mv and rooms-video are the spatial rows of test by data_type, and those of ood their
 out-of-domain twins; data.rooms.baselines measures what can be guessed in them.
 Interrupted and started again it goes on where it was. The same settings give the same bytes, whatever --workers is.
