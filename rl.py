@@ -91,7 +91,7 @@ class Settings:
     data_types: tuple = setting(DATA_TYPES, "modalities of spatial questions", choices=DATA_TYPES)
     out: str = setting("runs/rl", "run folder")
     resume: bool = setting(False, "go on where the run in --out was killed, with that run's settings")
-    steps: int = setting(250, "updates, one for each rollout")
+    steps: int = setting(200, "updates, one for each rollout")
     prompts: int = setting(16, "prompts a step (B), over all ranks")
     group_size: int = setting(8, "answers sampled for each prompt (G)")
     micro_prompts: int = setting(4, "prompts whose answers go through one forward and backward pass")
