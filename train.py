@@ -140,12 +140,12 @@ STAGES = {
     "1": dict(steps=750, min_objects=2, climb=0.3, muon_lr=0.004, mix="localization=0.8,seeing=0.15,floor=0.05",
               several=0.3, freeze_vision=True),
     # Answers come with their workings, and a quarter of the sequences teach the floor as a map, on which they reckon.
-    # The eye has seen enough: what is new is to compare.
+    # The eye has seen enough: what is new is to compare. Boxes are replayed, or they would be forgotten.
     # Views and videos cost several times as much as a picture and ask for the same and more: so they come late.
-    "2": dict(init="runs/stage1", data="datasets/rooms-spatial", images=9600, out="runs/stage2", steps=1400, late=0.3,
+    "2": dict(init="runs/stage1", data="datasets/rooms-spatial", images=9600, out="runs/stage2", steps=1300, late=0.3,
               several=0.5, batch_size=8, micro_batch_size=4, questions=6, lr=1.5e-3, muon_lr=0.004, warmup=20,
               freeze_vision=True, eval_rows=100, eval_every=1000,
-              mix="localization=0.08,seeing=0.08,floor=0.2,reckoning=0.06,single_image=0.22,multi_view=0.18,video=0.18"),
+              mix="localization=0.12,seeing=0.08,floor=0.18,reckoning=0.06,single_image=0.2,multi_view=0.17,video=0.19"),
     # The form of thinking, shown to a model that can reason, as the paper's cold start does. Boxes, the floor and what
     # the base sees are replayed. What is held out is asked to think first.
     "cold": dict(init="runs/stage2", data="datasets/rooms-spatial", images=9600, out="runs/cold", steps=200,
