@@ -159,7 +159,7 @@ def _texts(row):
     return [option.split(". ", 1)[1] for option in row["options"]]
 
 
-def _in_words(row):
+def _answer(row):
     """The answer to a row, of a choice the words of the right option."""
     return _texts(row)["ABCD".index(row["answer"])] if row["options"] else row["answer"]
 
@@ -169,7 +169,7 @@ def workings(row, scene, size, rng):
     pixels."""
     values, phrases = WORKINGS[row["question_type"]]
     return phrases[rng.integers(len(phrases))].format(
-        answer=_in_words(row), **values(row, Sights(scene, row["data_type"], size))
+        answer=_answer(row), **values(row, Sights(scene, row["data_type"], size))
     )
 
 
@@ -199,7 +199,7 @@ def traces_from_truth(folder, count, seed):
     """`count` rows of cold.jsonl, from the workings of a split's folder."""
     rows = [row for row in read_jsonl(folder / "spatial.jsonl") if row.get("workings")]
     order = dealt(rows, np.random.default_rng([seed, 6]))[:count]
-    return [trace_row(rows[i], in_tags(rows[i]["workings"], _in_words(rows[i]))) for i in order]
+    return [trace_row(rows[i], in_tags(rows[i]["workings"], _answer(rows[i]))) for i in order]
 
 
 def traces_from_model(folder, s, batch_size=16):
