@@ -15,7 +15,7 @@ import eval as evaluate
 import rl
 import train
 from nanoladder import checkpoint
-from nanoladder.common import UserError
+from nanoladder.common import UserError, start_runtime
 from nanoladder.dataset import Dataset, collate, read_rows
 from nanoladder.image import ImageConfig
 from nanoladder.model import PRESETS, Qwen2_5_VL
@@ -229,6 +229,10 @@ def test_stage_2_mixes_kinds_and_scores_each_benchmark(tmp_path, capsys):
     wanted |= {"interval", "nq_interval", "mcq_interval"}
     assert all(set(scores[name]) == wanted for name in benchmarks | twins)
     assert scores["overall"] == pytest.approx(sum(scores[name]["avg"] for name in benchmarks) / 3)
+    for told in (True, False):  # --no-workings: answers alone
+        s = train.Settings(data=str(tmp_path / "rooms"), workings=told)
+        rows = train.load_splits(s, ["video"], start_runtime())["train"]
+        assert rows and all(bool(row.workings) == told for row in rows)
     val = json.loads((tmp_path / "out" / "metrics.jsonl").read_text().splitlines()[-1])["val"]
     assert set(val) == {"localization", "seeing", "floor", "reckoning", "single_image", "multi_view", "video"}
 
