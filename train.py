@@ -63,6 +63,7 @@ from nanoladder.dataset import (
     is_alone,
     plan_mixture,
     prompt_text,
+    read_kinds,
     read_splits,
     rows_of,
     target_text,
@@ -472,7 +473,9 @@ def main(argv):
     losses = Losses(model, s.dense, ids, said)
     if s.shard:
         parallel.shard(losses, [*model.visual.blocks, *model.model.layers])
-    summarize = Summary(splits["train"], image_config)
+    # Constant answers come from training rows of the kinds that are scored, which the cold start is not trained on.
+    scored_only = [kind for kind in held_out_kinds(shares) if kind not in shares]
+    summarize = Summary(splits["train"] + read_kinds(Path(s.data) / "train", scored_only), image_config)
     kinds = dict.fromkeys(row.kind for row in splits["val"])
     few = [row for kind in kinds for row in rows_of(splits["val"], kind)[: VAL_ROWS // len(kinds)]]
     asking = (model, tokenizer, image_config)

@@ -68,7 +68,7 @@ def rank_of_the_test(folder, start):
 def on_two_ranks(folder, start=""):
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", __file__]
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    subprocess.run([*command, str(folder), str(start)], check=True, capture_output=True, env=env)
+    subprocess.run([*command, str(folder), str(start)], check=True, env=env)
 
 
 def same(a, b):

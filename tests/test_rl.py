@@ -106,7 +106,7 @@ def test_the_loss_is_its_definition(asked):
                 ratio, a = (new - old[b, g, t]).exp(), advantage[b, g]
                 kl = (ref - new).exp() - (ref - new) - 1
                 kls.append(kl.item())
-                total = total - min(ratio * a, ratio.clamp(0.8, 1.2) * a) + 0.01 * kl
+                total = total - min(ratio * a, ratio.clamp(0.8, 1.2) * a) + QUICK.kl_coef * kl
             answers.append(total / len(own))
     expected = sum(answers) / len(answers)
     assert loss.item() == pytest.approx(expected.item(), abs=1e-5) and stats["kl"] == pytest.approx(np.mean(kls), 1e-3)
