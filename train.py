@@ -147,11 +147,11 @@ STAGES = {
               several=0.5, batch_size=8, micro_batch_size=4, questions=6, lr=1.5e-3, muon_lr=0.004, warmup=20,
               freeze_vision=True, eval_rows=100, eval_every=1000,
               mix="localization=0.16,seeing=0.08,floor=0.17,reckoning=0.05,single_image=0.19,multi_view=0.17,video=0.18"),
-    # The form of thinking, shown to a model that can reason, as the paper's cold start does. Tags are new words: so the
-    # embeddings learn fast, and the matrices, which know all else, hardly move. Boxes, the floor and what the base sees
-    # are replayed. What is held out is asked to think first.
+    # The form of thinking, shown to a model that can reason, as the paper's cold start does. Tags are new words, so the
+    # embeddings learn fast, and a form half learned costs more than high rates do. Boxes, the floor and what the base
+    # sees are replayed. What is held out is asked to think first.
     "cold": dict(init="runs/stage2", data="datasets/rooms-spatial", images=9600, out="runs/cold", steps=200,
-                 several=0.5, batch_size=8, micro_batch_size=4, questions=6, lr=3e-3, muon_lr=1.5e-3, warmup=20,
+                 several=0.5, batch_size=8, micro_batch_size=4, questions=6, lr=3e-3, muon_lr=0.004, warmup=20,
                  freeze_vision=True, eval_rows=100, eval_every=1000,
                  mix="cold=0.7,floor=0.06,localization=0.16,seeing=0.08"),
     # None: each rung's own.
