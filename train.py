@@ -140,9 +140,9 @@ STAGES = {
     # rooms have no views, whose floor the eye would forget: so it stays as it is, and boxes come out no worse.
     "1": dict(steps=750, min_objects=2, climb=0.3, muon_lr=0.004, mix="localization=0.8,seeing=0.15,floor=0.05",
               several=0.3, freeze_vision=True),
-    # Answers come with their workings, and a quarter of the sequences teach the floor as a map, on which they reckon.
+    # Answers come with their workings, and a fifth of the sequences teach the floor as a map, on which they reckon.
     # The eye has seen enough: what is new is to compare. Boxes are replayed, or they would be forgotten.
-    # Views and videos cost several times as much as a picture and ask for the same and more: so they come late.
+    # Views and videos cost more than a picture and ask for the same and more: so they come late.
     "2": dict(init="runs/stage1", data="datasets/rooms-spatial", images=9600, out="runs/stage2", steps=1400, late=0.3,
               several=0.5, batch_size=8, micro_batch_size=4, questions=6, lr=1.5e-3, muon_lr=0.004, warmup=20,
               freeze_vision=True, eval_rows=100, eval_every=1000,
