@@ -474,7 +474,7 @@ def main(argv):
     if s.shard:
         parallel.shard(losses, [*model.visual.blocks, *model.model.layers])
     # Constant answers come from training rows of the kinds that are scored, which the cold start is not trained on.
-    scored_only = [kind for kind in held_out_kinds(shares) if kind not in shares]
+    scored_only = {row.kind for row in splits["test"]} - shares.keys()
     summarize = Summary(splits["train"] + read_kinds(Path(s.data) / "train", scored_only), image_config)
     kinds = dict.fromkeys(row.kind for row in splits["val"])
     few = [row for kind in kinds for row in rows_of(splits["val"], kind)[: VAL_ROWS // len(kinds)]]
