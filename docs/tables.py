@@ -16,6 +16,7 @@ from nanoladder.tables import percent
 ROOT = Path(__file__).parent.parent
 MARKED = re.compile(r"(<!-- (\w+) (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 SPATIAL = tuple(BENCHMARKS.values())
+DROPPED = {"no-think": ("thinking", -0.8), "cold": ("GRPO", -2.1)}  # run without it: what, points it costs the paper
 
 
 def markdown(columns, rows):
@@ -89,6 +90,17 @@ def ladder(*scores):
     """Rungs, one below the other."""
     found = table({one["name"]: one for one in scores})
     return markdown(found.columns, found.rows)
+
+
+def dropped(whole, *without):
+    """What is lost where a part of the ladder is left out, beside what the paper lost."""
+    rows = []
+    for one in (whole, *without):
+        part, paper = DROPPED.get(one["name"], ("nothing", 0.0))
+        lost = [f"{100 * (one[name] - whole[name]):+.1f}" for name in ("overall", "overall-ood")]
+        low_high = "-".join(map(percent, one["intervals"]["overall"]))
+        rows.append((part, percent(one["overall"]), low_high, lost[0], f"{paper:+.1f}", lost[1]))
+    return markdown(("left out", "overall", "95 %", "points", "points in the paper", "points out of domain"), rows)
 
 
 def rewritten(text):
