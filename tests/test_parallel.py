@@ -62,6 +62,7 @@ def rank_of_the_test(folder, start):
             checkpoint.save(f"{folder}/checkpoint", loss.model)
         runtime.wait()
     steps(loss, optimizers, 1, IDS[:1])  # it goes on after having been whole
+    runtime.wait()  # a rank that leaves while the other still computes may be aborted
     torch.distributed.destroy_process_group()
 
 
