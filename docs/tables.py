@@ -16,7 +16,8 @@ from nanoladder.tables import percent
 ROOT = Path(__file__).parent.parent
 MARKED = re.compile(r"(<!-- (\w+) (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 SPATIAL = tuple(BENCHMARKS.values())
-DROPPED = {"no-think": ("thinking", -0.8), "cold": ("GRPO", -2.1)}  # run without it: what, points it costs the paper
+# Run: what it leaves out, and the points that this costs the paper.
+DROPPED = {"rl": ("nothing", 0.0), "no-think": ("thinking", -0.8), "cold": ("GRPO", -2.1)}
 
 
 def markdown(columns, rows):
@@ -96,7 +97,7 @@ def dropped(whole, *without):
     """What is lost where a part of the ladder is left out, beside what the paper lost."""
     rows = []
     for one in (whole, *without):
-        part, paper = DROPPED.get(one["name"], ("nothing", 0.0))
+        part, paper = DROPPED[one["name"]]
         lost = [f"{100 * (one[name] - whole[name]):+.1f}" for name in ("overall", "overall-ood")]
         low_high = "-".join(map(percent, one["intervals"]["overall"]))
         rows.append((part, percent(one["overall"]), low_high, lost[0], f"{paper:+.1f}", lost[1]))
