@@ -165,7 +165,7 @@ def parse_answer(text, row):
     if row.is_localization:
         return parse_boxes(text)
     said = read_answer(final(text, row), row)
-    return said.strip().lower() or None if isinstance(said, str) else said
+    return said if row.options or not isinstance(said, str) else said.strip().lower() or None
 
 
 def spread(texts, row):

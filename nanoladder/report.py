@@ -25,7 +25,7 @@ from nanoladder.tables import extras, overview, tables
 PICTURE_BYTES = 3_000_000  # of all pictures together, before base64 makes 4 bytes of 3: the page stays below 5 MB
 GALLERY = 32  # answers shown, at most
 FRAMES = 8  # of a row that has more
-POINTS = 200  # of a curve
+POINTS = 40  # of a curve: what a single step of GRPO earns is mostly noise
 
 STYLE = """
 :root { color-scheme: light dark; }
@@ -241,13 +241,13 @@ def _card(p, pictures, attention, number):
         if attention:
             shown += _attended(p, attention, number)
     thinking, answer = _thinking(p["answer"])
-    truth = p["truth"] if isinstance(p["truth"], str) else json.dumps(p["truth"])
+    read, truth = (value if isinstance(value, str) else json.dumps(value) for value in (p["parsed"], p["truth"]))
     scores = ", ".join(f"{name} {value:.2f}" for name, value in p["scores"].items())
     said = f'<p class="thinking">{escape(thinking)}</p>' if thinking else ""
     return (
         f'<div class="card">{shown}<p class="quiet">{escape(p["question_type"])}, {escape(p["split"])}</p>'
         f"<p>{escape(p['prompt'])}</p>{said}<p><b>{escape(answer) or '(nothing)'}</b></p>"
-        f"<p>read as: {escape(json.dumps(p['parsed']))}<br>true: {escape(truth)}<br>{escape(scores)}</p></div>\n"
+        f"<p>read as: {escape(read)}<br>true: {escape(truth)}<br>{escape(scores)}</p></div>\n"
     )
 
 

@@ -106,6 +106,7 @@ def test_answers_score_what_their_making_says():
             scored = judge(text, asked, ImageConfig())
             assert scored["scores"]["accuracy"] == pytest.approx(float(wanted)), (text, asked)
             assert scored["parsed"] is not None or not wanted
+            assert not asked.options or (scored["parsed"] == asked.answer) == wanted
             compared += 1
     assert compared > 2500
 
