@@ -48,7 +48,7 @@ from nanoladder.common import (
 from nanoladder.dataset import read_kinds
 from nanoladder.evaluate import BENCHMARKS, Summary, score_splits, write_scores
 from nanoladder.report import write_report
-from nanoladder.tables import PLAIN
+from nanoladder.tables import PLAIN, interval, overall_interval, resample, type_scores
 from nanoladder.tokenizer import Tokenizer
 
 # The real benchmarks: the folder that data/NAME/prepare.py wrote, and the kinds of its rows that belong to it.
@@ -145,25 +145,35 @@ def refuse_other_settings(s, folder):
                             " go on with its settings (run.json), or name another folder with --out")  # fmt: skip
 
 
-def compare(folders, resamples=2000, seed=0):
-    """Print, for each kind and split that both folders answered, the mean difference of the scores of the same rows
-    and its 95 % interval by a paired bootstrap over rows."""
+def compare(folders):
+    """Print what the second folder's scores have more than the first's, of the rows that both answered: of every type,
+    each benchmark of the rooms and their mean, with 95 % intervals by a paired bootstrap over rows."""
     if len(folders) != 2:
         raise UserError("--compare takes two folders")
     first, second = ({key(p): p for p in read_jsonl(Path(folder) / "predictions.jsonl")} for folder in folders)
-    groups, rng = {}, np.random.default_rng(seed)
+    types, benchmarks, rng = {}, {}, np.random.default_rng(0)
+
+    def show_gain(split, name, before, gain, low_high, n):
+        print(f"{split:4} {name:18} {before:.3f} {gain:+.3f} [{low_high[0]:+.3f}, {low_high[1]:+.3f}]  n {n}")
+
     for k in [k for k in first if k in second]:  # in the file's order, so that the seed means something
-        kind = first[k]["question_type"]
-        measure = SCORE.get(kind, "accuracy")
-        gain = second[k]["scores"][measure] - first[k]["scores"][measure]
-        groups.setdefault((first[k]["split"], kind), []).append((first[k]["scores"][measure], gain))
-    if not groups:
+        own, measure = first[k], SCORE.get(first[k]["question_type"], "accuracy")
+        gain = second[k]["scores"][measure] - own["scores"][measure]
+        types.setdefault((own["split"], own["question_type"]), []).append((own["scores"][measure], gain))
+        if name := BENCHMARKS.get(own["kind"]):
+            benchmarks.setdefault(own["split"], {}).setdefault(name, []).append(
+                (own, own | {"scores": {"accuracy": gain}})
+            )
+    if not types:
         raise UserError(f"{folders[0]} and {folders[1]} answered no row in common")
-    for (split, kind), pairs in sorted(groups.items()):
+    for (split, kind), pairs in sorted(types.items()):
         before, gains = np.array(pairs).T
-        means = gains[rng.integers(0, len(gains), (resamples, len(gains)))].mean(axis=1)
-        low, high = np.quantile(means, (0.025, 0.975))
-        print(f"{split:4} {kind:18} {before.mean():.3f} {gains.mean():+.3f} [{low:+.3f}, {high:+.3f}]  n {len(gains)}")
+        show_gain(split, kind, before.mean(), gains.mean(), interval(resample(gains, rng)), len(gains))
+    for split, found in benchmarks.items():
+        for name, parts in [*((name, [pairs]) for name, pairs in found.items()), ("overall", found.values())]:
+            before, gains = ([[pair[side] for pair in pairs] for pairs in parts] for side in (0, 1))
+            means = (np.mean([np.mean(list(type_scores(p).values())) for p in side]) for side in (before, gains))
+            show_gain(split, name, *means, overall_interval(gains), sum(map(len, gains)))
 
 
 def key(prediction):

@@ -142,6 +142,7 @@ def describe(row, image_config):
     """What was asked, and about what."""
     return {
         "question_id": row.question_id,
+        "kind": row.kind,
         "question_type": row.question_type,
         "task": row.task,
         "source": row.source,

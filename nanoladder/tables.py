@@ -116,13 +116,12 @@ def summarize_spatial(predictions, train_rows, seed=0):
     "format": the share of completions of the right form.
     """
     drawn, types = type_draws(predictions, seed), {}
-    for kind in drawn:
-        forms, means, constants = _forms(predictions, kind), [], []
+    for kind, score in type_scores(predictions).items():
+        forms, constants = _forms(predictions, kind), []
         for options, items in forms.items():
             met = [r.answer for r in train_rows if r.question_type == kind and len(r.options) == options]
             constants.append(_constant_score(met, [p["truth"] for p in items], choice=options > 0))
-            means.append(np.mean([p["scores"]["accuracy"] for p in items]))
-        types[kind] = {"accuracy": float(np.mean(means)), "constant": float(np.mean(constants)),
+        types[kind] = {"accuracy": float(score), "constant": float(np.mean(constants)),
                        "interval": interval(drawn[kind]), "n": sum(map(len, forms.values()))}  # fmt: skip
 
     def interval_of(kinds):
@@ -153,14 +152,19 @@ def _forms(predictions, kind):
     return forms
 
 
-def type_draws(predictions, seed):
-    """{type: bootstrap draws of its score}, rows drawn within each form of the type."""
-    rng = np.random.default_rng(seed)
+def type_scores(predictions, mean=np.mean):
+    """{type: its score}, the mean of its forms' accuracies. mean: of a form's rows."""
     return {
-        kind: np.mean([resample([p["scores"]["accuracy"] for p in items], rng)
+        kind: np.mean([mean([p["scores"]["accuracy"] for p in items])
                        for items in _forms(predictions, kind).values()], axis=0)
         for kind in sorted({p["question_type"] for p in predictions})
     }  # fmt: skip
+
+
+def type_draws(predictions, seed):
+    """{type: bootstrap draws of its score}, rows drawn within each form of the type."""
+    rng = np.random.default_rng(seed)
+    return type_scores(predictions, lambda values: resample(values, rng))
 
 
 def macro(types, field, kinds=None):

@@ -18,7 +18,7 @@ import eval as script
 from data.rooms.hints import with_hints
 from data.rooms.spatial import SECTORS
 from nanoladder import checkpoint, evaluate
-from nanoladder.common import UserError
+from nanoladder.common import UserError, write_jsonl
 from nanoladder.dataset import CHOICES, NUMBERS, Row, read_kinds, subset
 from nanoladder.evaluate import judge, shuffled, spread
 from nanoladder.image import ImageConfig
@@ -213,6 +213,25 @@ def test_what_is_printed_is_what_was_scored():
     assert lines["MCQ"][-1] == str(sum(bool(r.options) for r in asked))
     assert lines["object size"][2] == f"{100 * summary['types']['object size']['accuracy']:.1f}"
     assert lines["average"][-2] == f"{100 * blind['avg']:.1f}" and lines["overall"][1] == f"{100 * summary['avg']:.1f}"
+
+
+def test_a_comparison_is_the_difference_of_the_averages(tmp_path, capsys):
+    rng = np.random.default_rng(7)
+    asked = {kind: random_rows(rng, 200) for kind in ("single_image", "video")}
+    sides, averages = {"a": {}, "b": {}}, []
+    for name, side in sides.items():
+        side |= {kind: predictions_of(rows, rng) for kind, rows in asked.items()}
+        kept = [p | {"split": "test", "kind": kind, "question_id": n, "images": [kind]}
+                for kind, own in side.items() for n, p in enumerate(own)]  # fmt: skip
+        (tmp_path / name).mkdir()
+        write_jsonl(tmp_path / name / "predictions.jsonl", kept)
+        averages.append([summarize_spatial(own, [])["avg"] for own in side.values()])
+    script.main(["--compare", str(tmp_path / "a"), str(tmp_path / "b")])
+    printed = {line.split()[1]: line.split() for line in capsys.readouterr().out.splitlines()}
+    before, after = ([*side, np.mean(side)] for side in averages)
+    for name, first, second in zip(("rooms-si", "rooms-video", "overall"), before, after):
+        low, high = (float(printed[name][k].strip("[,]")) for k in (4, 5))
+        assert printed[name][2:4] == [f"{first:.3f}", f"{second - first:+.3f}"] and low < second - first < high
 
 
 def test_a_subset_is_always_the_same_and_like_the_whole():
