@@ -160,7 +160,7 @@ def compare(folders):
         own, measure = first[k], SCORE.get(first[k]["question_type"], "accuracy")
         gain = second[k]["scores"][measure] - own["scores"][measure]
         types.setdefault((own["split"], own["question_type"]), []).append((own["scores"][measure], gain))
-        if name := BENCHMARKS.get(own["kind"]):
+        if name := BENCHMARKS.get(own.get("kind")):  # folders scored before answers told it have types alone
             benchmarks.setdefault(own["split"], {}).setdefault(name, []).append(
                 (own, own | {"scores": {"accuracy": gain}})
             )
@@ -170,7 +170,10 @@ def compare(folders):
         before, gains = np.array(pairs).T
         show_gain(split, kind, before.mean(), gains.mean(), interval(resample(gains, rng)), len(gains))
     for split, found in benchmarks.items():
-        for name, parts in [*((name, [pairs]) for name, pairs in found.items()), ("overall", found.values())]:
+        groups = {name: [pairs] for name, pairs in found.items()}
+        if len(found) > 1:
+            groups["overall"] = list(found.values())
+        for name, parts in groups.items():
             before, gains = ([[pair[side] for pair in pairs] for pairs in parts] for side in (0, 1))
             means = (np.mean([np.mean(list(type_scores(p).values())) for p in side]) for side in (before, gains))
             show_gain(split, name, *means, overall_interval(gains), sum(map(len, gains)))

@@ -537,7 +537,9 @@ def load_splits(s, kinds, runtime):
         if subprocess.run(command, cwd=Path(__file__).parent).returncode:
             raise UserError(f"making the rooms in {data} failed; the reason is above")
     runtime.wait()
-    splits = read_splits(data, kinds, {"val": None, "test": s.eval_rows, "ood": s.eval_rows}, data_types=s.data_types)
+    # Where no spatial questions are asked, as on rung 1, maps serve none: they stay whole.
+    data_types = s.data_types if {*DATA_TYPES, "cold"} & {*kinds} else DATA_TYPES
+    splits = read_splits(data, kinds, {"val": None, "test": s.eval_rows, "ood": s.eval_rows}, data_types=data_types)
     for row in splits["train"]:
         row.workings = row.workings if s.workings else ""
     if lacking := [kind for kind in kinds if not rows_of(splits["train"], kind)]:

@@ -16,7 +16,7 @@ import rl
 import train
 from nanoladder import checkpoint
 from nanoladder.common import UserError, start_runtime
-from nanoladder.dataset import Dataset, collate, read_rows
+from nanoladder.dataset import DATA_TYPES, Dataset, collate, read_rows, rows_of
 from nanoladder.image import ImageConfig
 from nanoladder.model import PRESETS, Qwen2_5_VL
 from nanoladder.tokenizer import Tokenizer
@@ -233,6 +233,10 @@ def test_stage_2_mixes_kinds_and_scores_each_benchmark(tmp_path, capsys):
         s = train.Settings(data=str(tmp_path / "rooms"), workings=told)
         rows = train.load_splits(s, ["video"], start_runtime())["train"]
         assert rows and all(bool(row.workings) == told for row in rows)
+    s = train.Settings(data=str(tmp_path / "rooms"), data_types=("video",))
+    for kinds, shown in ((["video", "floor"], {"video"}), (["localization", "floor"], set(DATA_TYPES))):
+        maps = rows_of(train.load_splits(s, kinds, start_runtime())["train"], "floor")
+        assert {row.data_type for row in maps} == shown  # restricted only beside what they serve
     val = json.loads((tmp_path / "out" / "metrics.jsonl").read_text().splitlines()[-1])["val"]
     assert set(val) == {"localization", "seeing", "floor", "reckoning", "single_image", "multi_view", "video"}
 
