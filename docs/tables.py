@@ -1,7 +1,7 @@
-"""Write the README's measured tables anew, from the scores that ship beside it:  python docs/tables.py
+"""Write the measured tables of README.md and docs/*.md anew, from the scores that ship:  python docs/tables.py
 
 A table stands between "<!-- KIND FOLDER ... -->" and "<!-- end -->", and is made by the function of that name from
-scores.json and run.json of the runs in these folders. A test holds the README to what this makes, so a table can't say
+scores.json and run.json of the runs in these folders. A test holds the pages to what this makes, so a table can't say
 what no run has measured.
 """
 
@@ -14,6 +14,7 @@ from nanoladder.ladder import table
 from nanoladder.tables import percent
 
 ROOT = Path(__file__).parent.parent
+PAGES = ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))
 MARKED = re.compile(r"(<!-- (\w+) (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 SPATIAL = tuple(BENCHMARKS.values())
 # Run: what it leaves out, and the points that this costs the paper.
@@ -116,5 +117,5 @@ def rewritten(text):
 
 
 if __name__ == "__main__":
-    readme = ROOT / "README.md"
-    readme.write_text(rewritten(readme.read_text()))
+    for page in PAGES:
+        page.write_text(rewritten(page.read_text()))
