@@ -17,6 +17,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))
 MARKED = re.compile(r"(<!-- (\w+) (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 SPATIAL = tuple(BENCHMARKS.values())
+BESIDE = {"constant": "best constant", "shuffled": "shuffled images", "blind": "blind"}  # what not looking earns
 # Run: what it leaves out, and the points that this costs the paper.
 DROPPED = {"rl": ("nothing", 0.0), "skip-1": ("rung 1", -1.8), "skip-2": ("rung 2", -9.4), "cold": ("GRPO", -2.1),
            "no-think": ("thinking", -0.8), "video": ("single images and views", -16.4)}  # fmt: skip
@@ -63,11 +64,13 @@ def runs(*scores):
     return markdown(("from", "steps", "minutes", "mean IoU", "95 %", *levels, "ood"), rows)
 
 
-def spatial(scores):
-    """Every spatial benchmark, beside what not looking earns."""
-    rows, beside = [], ("constant", "shuffled")
+def spatial(scores, blind=None):
+    """Every spatial benchmark, beside what not looking earns; blind: scores of a model trained without pictures."""
+    rows, beside = [], ("constant", "shuffled", *(["blind"] if blind else []))
     for twin in ("", "-ood"):
         own = {name + twin: scores[name + twin] for name in SPATIAL}
+        if blind:
+            own = {name: entry | {"blind": blind[name]["avg"]} for name, entry in own.items()}
         low_high = scores["intervals"]["overall" + twin]
         own[f"**overall{twin}**"] = {"avg": scores["overall" + twin], "interval": low_high} | {
             name: sum(entry[name] for entry in own.values()) / len(own) for name in beside
@@ -75,18 +78,19 @@ def spatial(scores):
         for name, entry in own.items():
             cells = [percent(entry.get(key)) for key in ("nq", "mcq", "avg", *beside)]
             rows.append((name, *cells[:3], "-".join(map(percent, entry["interval"])), *cells[3:]))
-    return markdown(("%", "NQ", "MCQ", "average", "95 %", "best constant", "shuffled images"), rows)
+    return markdown(("%", "NQ", "MCQ", "average", "95 %", *(BESIDE[name] for name in beside)), rows)
 
 
-def types(scores):
-    """Every type of question: the score, and what the best constant and other rows' pictures earn."""
-    found = {}
+def types(scores, blind=None):
+    """Every type of question: the score, and in brackets what not looking earns."""
+    found, beside = {}, ("constant", "shuffled", *(["blind"] if blind else []))
     for name in SPATIAL:
         for kind, entry in scores[name]["types"].items():
-            cell = f"{percent(entry['accuracy'])} ({percent(entry['constant'])}, {percent(entry['shuffled'])})"
+            entry = entry | ({"blind": blind[name]["types"][kind]["accuracy"]} if blind else {})
+            cell = f"{percent(entry['accuracy'])} ({', '.join(percent(entry[key]) for key in beside)})"
             found.setdefault(kind, {})[name] = cell
     rows = [(kind, *(cells.get(name, "") for name in SPATIAL)) for kind, cells in sorted(found.items())]
-    return markdown(("score (best constant, shuffled images)", *SPATIAL), rows)
+    return markdown((f"score ({', '.join(BESIDE[key] for key in beside)})", *SPATIAL), rows)
 
 
 def ladder(*scores):
