@@ -8,6 +8,8 @@ what no run has measured.
 import re
 from pathlib import Path
 
+import numpy as np
+
 from nanoladder.common import read_json
 from nanoladder.evaluate import BENCHMARKS
 from nanoladder.ladder import table
@@ -16,6 +18,7 @@ from nanoladder.tables import percent
 ROOT = Path(__file__).parent.parent
 PAGES = ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))
 MARKED = re.compile(r"(<!-- (\w+) (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
+STUDENT = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}  # two-sided 95 %, by degrees of freedom
 SPATIAL = tuple(BENCHMARKS.values())
 BESIDE = {"constant": "best constant", "shuffled": "shuffled images", "blind": "blind"}  # what not looking earns
 # Run: what it leaves out, and the points that this costs the paper.
@@ -97,6 +100,24 @@ def ladder(*scores):
     """Rungs, one below the other."""
     found = table({one["name"]: one for one in scores})
     return markdown(found.columns, found.rows)
+
+
+def seeds(*scores):
+    """Runs that differ in their seed alone, those of one name in a row: each overall score, the mean of all and what a
+    mean of so few may be, by Student's t."""
+    named = {}
+    for one in scores:
+        named.setdefault(one["name"], []).append(one)
+    rows, count = [], len(scores) // len(named)
+    for name, own in named.items():
+        overall = np.array([one["overall"] for one in own])
+        reach = STUDENT[count - 1] * overall.std(ddof=1) / count**0.5
+        means = [np.mean([one["overall-ood"] for one in own]),
+                 np.mean([one["localization"]["test"]["iou"] for one in own])]  # fmt: skip
+        interval = "-".join(percent(overall.mean() + side * reach) for side in (-1, 1))
+        rows.append((name, *map(percent, overall), f"**{percent(overall.mean())}**", interval, percent(means[0]),
+                     f"{means[1]:.3f}"))  # fmt: skip
+    return markdown(("overall", *(f"seed {k}" for k in range(count)), "mean", "95 %", "out of domain", "IoU"), rows)
 
 
 def dropped(whole, *without):
