@@ -97,7 +97,8 @@ def test_words_that_two_options_share_are_no_answer():
     ("2 or 3", "object count", None), ("two or three", "object count", None), ("many", "object count", None),
     ("12 kg", "object size", None), ("20 m", "room size", None), ("3 m2", "absolute distance", None),
     ("between 2 and 3 m", "absolute distance", None), ("3,2", "absolute distance", None), ("", "room size", None),
-    ("three", "room size", None), ("1.2.3", "object size", None),
+    ("three", "room size", None), ("1.2.3", "object size", None), ("1e308", "object count", None),
+    ("١٠٠ or 100", "object size", None), ("1,0,0١٠٠1e308-0١٠٠", "object size", None),
 ])  # fmt: skip
 def test_one_number_is_read_in_the_asked_unit(text, kind, value):
     assert parse_number(text, kind) == (value if value is None else pytest.approx(value))
@@ -180,7 +181,7 @@ def test_whatever_a_model_writes_is_scored_and_only_right_answers_are_rewarded()
     choice = thinking("relative distance", "B", ("A. bed", "B. chair"))
     size = thinking("object size", "100")
     rewarded = 0
-    for _ in range(20_000):
+    for _ in range(100_000):
         text = "".join(pieces[k] for k in rng.integers(0, len(pieces), rng.integers(0, 9)))
         for row in (choice, size):
             scores = reward(text, row)
@@ -189,7 +190,7 @@ def test_whatever_a_model_writes_is_scored_and_only_right_answers_are_rewarded()
                 said, rewarded = text.split("<answer>")[1].split("</answer>")[0], rewarded + 1
                 numbers = [int(digits) for digits in re.findall(r"\d+", said)]
                 assert numbers == [100] if row is size else said.strip() in ("B", "B. chair"), (text, said)
-    assert rewarded > 50
+    assert rewarded > 200
 
 
 def test_relative_accuracy_counts_thresholds():
