@@ -72,7 +72,7 @@ from nanoladder.dataset import (
     read_splits,
 )
 from nanoladder.evaluate import Summary, score_splits, validate, write_scores
-from nanoladder.generate import generate, policy_logprobs
+from nanoladder.generate import encode_pictures, generate, policy_logprobs
 from nanoladder.lora import add_lora, lora_off, merge_lora
 from nanoladder.report import write_report
 from nanoladder.rewards import reward
@@ -94,7 +94,7 @@ class Settings:
     steps: int = setting(200, "updates, one for each rollout")
     prompts: int = setting(16, "prompts a step (B), over all ranks")
     group_size: int = setting(8, "answers sampled for each prompt (G)")
-    micro_prompts: int = setting(4, "prompts whose answers go through one forward and backward pass")
+    micro_prompts: int = setting(1, "prompts whose answers go through one forward and backward pass")
     max_new_tokens: int = setting(192, "an answer that has not ended by then is cut")
     temperature: float = setting(1.0, "of sampling; the update uses the same")
     clip_eps: float = setting(0.2, "how far the ratio may move before its gradient is cut")
@@ -161,6 +161,9 @@ def rollout(s, model, tokenizer, prompts, seed):
     device = model.lm_head.weight.device
     generator = torch.Generator(device).manual_seed(seed)
     with autocast(device, s.amp):
+        if s.freeze_vision:  # a frozen eye sees the same now, in the update and in the reference: it looks once
+            for prompt, embeds in zip(prompts, encode_pictures(model, prompts, device)):
+                prompt["image_embeds"] = embeds
         completions = generate(
             model, prompts, s.max_new_tokens, tokenizer.eos_ids, s.temperature, tokenizer.vision_ids, s.group_size,
             generator,
@@ -204,7 +207,8 @@ def pack(prompts, ids: Tensor, mask: Tensor) -> dict:
         batch["position_ids"][:, b, n:end] = prompt["next_position"] + place[said]
         batch["predictor"][b][said] = torch.arange(n - 1, end - 1)
         batch["predictor"][b, :, 0] = n - 1  # an answer's first token is predicted by the prompt's last
-    batch["pixel_values"] = torch.cat([prompt["pixel_values"] for prompt in prompts])
+    pictures = "image_embeds" if "image_embeds" in prompts[0] else "pixel_values"
+    batch[pictures] = torch.cat([prompt[pictures] for prompt in prompts])
     batch["grid_thw"] = [grid for prompt in prompts for grid in prompt["grid_thw"]]
     return batch
 
@@ -214,7 +218,9 @@ def answer_logprobs(s, model, batch, ids, mask, banned_ids):
 
     Logits exist for answer tokens alone.
     """
-    image_embeds = model.visual(batch["pixel_values"], batch["grid_thw"])
+    image_embeds = batch.get("image_embeds")
+    if image_embeds is None:
+        image_embeds = model.visual(batch["pixel_values"], batch["grid_thw"])
     seen = attention_mask(batch["segments"])
     hidden = model(batch["input_ids"], batch["position_ids"], image_embeds, seen)  # [B, T, D]
     rows = torch.arange(len(ids), device=ids.device).view(-1, 1, 1).expand_as(ids)

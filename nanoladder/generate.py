@@ -58,14 +58,16 @@ def left_pad(prompts: list[dict], pad_id: int, device) -> tuple[Tensor, Tensor, 
     return ids.to(device), positions.to(device), valid.to(device)
 
 
-def encode_pictures(model: Qwen2_5_VL, prompts: list[dict], device) -> Tensor | None:
-    """image_embeds [M, D] of all prompts' pictures, so many at a time as the device holds well; None without any.
+def encode_pictures(model: Qwen2_5_VL, prompts: list[dict], device) -> list[Tensor]:
+    """image_embeds [M, D] of every prompt with pictures, so many encoded at a time as the device holds well.
 
-    Prompts that share one pixel_values tensor ask about the same pictures, which are encoded once.
+    Prompts that share one pixel_values tensor ask about the same pictures, which are encoded once; a prompt that brings
+    its image_embeds keeps them.
     """
     limit = GPU_PATCHES if device.type == "cuda" else CPU_PATCHES
     shown = [prompt for prompt in prompts if prompt.get("grid_thw")]
-    waiting, embeds = list({id(prompt["pixel_values"]): prompt for prompt in shown}.values()), {}
+    embeds = {id(prompt["pixel_values"]): prompt["image_embeds"] for prompt in shown if "image_embeds" in prompt}
+    waiting = list({key: prompt for prompt in shown if (key := id(prompt["pixel_values"])) not in embeds}.values())
     while waiting:
         reach = list(accumulate(len(prompt["pixel_values"]) for prompt in waiting))
         few = waiting[: max(1, bisect_right(reach, limit))]
@@ -75,7 +77,7 @@ def encode_pictures(model: Qwen2_5_VL, prompts: list[dict], device) -> Tensor | 
         merged = model.config.vision.spatial_merge_size**2  # patches in an image token
         lengths = [len(prompt["pixel_values"]) // merged for prompt in few]
         embeds |= {id(prompt["pixel_values"]): own for prompt, own in zip(few, encoded.split(lengths))}
-    return torch.cat([embeds[id(prompt["pixel_values"])] for prompt in shown]) if shown else None
+    return [embeds[id(prompt["pixel_values"])] for prompt in shown]
 
 
 @torch.no_grad()
@@ -92,12 +94,14 @@ def generate(
     """Complete each prompt group_size times; greedy at temperature 0, else from the pure softmax.
 
     prompts: dicts of input_ids [T], position_ids [3, T] (mrope_position_ids), and for those with pictures
-    pixel_values [N, ...] and grid_thw. generator: on the model's device, for samples that can be repeated.
+    pixel_values [N, ...] and grid_thw, and image_embeds where they are known already. generator: on the model's device,
+    for samples that can be repeated.
     """
     device, dtype = model.lm_head.weight.device, model.lm_head.weight.dtype
     ids, positions, valid = left_pad(prompts, eos_ids[0], device)
     (B, T), G = ids.shape, group_size
     image_embeds = encode_pictures(model, prompts, device)
+    image_embeds = torch.cat(image_embeds) if image_embeds else None
     causal = torch.ones(T, T, dtype=torch.bool, device=device).tril()
     itself = torch.eye(T, dtype=torch.bool, device=device)  # padding must see something, or it turns into NaN
     mask = None if bool(valid.all()) else ((causal & valid[:, None]) | itself)[:, None]  # [B, 1, T, T]

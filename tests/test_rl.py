@@ -59,27 +59,33 @@ def asked(tmp_path_factory):
     return model, tok, prompts
 
 
-def sampled(asked):
+def sampled(asked, frozen):
+    """Prompts with what rollout adds to them, and their answers. Frozen: the eye looks once for rollout and update."""
     model, tok, prompts = asked
-    completions, texts = rl.rollout(QUICK, model, tok, prompts, seed=3)
+    prompts = [dict(prompt) for prompt in prompts]
+    s = dataclasses.replace(QUICK, freeze_vision=frozen)
+    completions, texts = rl.rollout(s, model, tok, prompts, seed=3)
+    assert all(("image_embeds" in prompt) == frozen for prompt in prompts)
     ids, mask, old = (t.view(len(prompts), QUICK.group_size, -1) for t in completions)
     assert len(texts) == ids.shape[0] * ids.shape[1] and len(set(texts)) > 4
-    return ids, mask, old
+    return prompts, ids, mask, old
 
 
-def test_trainer_and_sampler_agree(asked):
+@pytest.mark.parametrize("frozen", [True, False])
+def test_trainer_and_sampler_agree(asked, frozen):
     """Ratio 1 on the first update, for images, views and videos of different lengths in one pack."""
-    model, tok, prompts = asked
-    ids, mask, old = sampled(asked)
+    model, tok, _ = asked
+    prompts, ids, mask, old = sampled(asked, frozen)
     new, entropy = rl.answer_logprobs(QUICK, model, rl.pack(prompts, ids, mask), ids, mask, tok.vision_ids)
     assert mask.sum() > 60 and ((new - old).exp() - 1).abs().max().item() < 1e-4
     assert 0 < entropy < np.log(len(tok))
 
 
-def test_the_loss_is_its_definition(asked):
+@pytest.mark.parametrize("frozen", [True, False])
+def test_the_loss_is_its_definition(asked, frozen):
     """Against every answer run alone, with an old policy and a reference that differ, values and gradients."""
-    model, tok, prompts = asked
-    ids, mask, old = sampled(asked)
+    model, tok, _ = asked
+    prompts, ids, mask, old = sampled(asked, frozen)
     torch.manual_seed(1)
     old, reference = old + 0.3 * torch.randn_like(old), copy.deepcopy(model).requires_grad_(False)
     for p in reference.model.parameters():
@@ -111,7 +117,8 @@ def test_the_loss_is_its_definition(asked):
     expected = sum(answers) / len(answers)
     assert loss.item() == pytest.approx(expected.item(), abs=1e-5) and stats["kl"] == pytest.approx(np.mean(kls), 1e-3)
     assert 0 < stats["clipped"] < 1
-    gradients = [torch.autograd.grad(x, list(model.model.parameters())) for x in (loss, expected)]
+    trained = list((model.model if frozen else model).parameters())
+    gradients = [torch.autograd.grad(x, trained) for x in (loss, expected)]
     assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(*gradients))
 
 
