@@ -156,13 +156,16 @@ def deal_prompts(rows, total, seed):
 
 @torch.no_grad()
 def rollout(s, model, tokenizer, prompts, seed):
-    """G answers to each of B prompts: Completions of ids, mask and logprobs [B*G, C], and their texts."""
+    """G answers to each of B prompts: Completions of ids, mask and logprobs [B*G, C], and their texts.
+
+    A frozen eye sees the same now, in the update and in the reference: it looks once, and prompts keep image_embeds.
+    """
     model.eval()
     device = model.lm_head.weight.device
     generator = torch.Generator(device).manual_seed(seed)
     with autocast(device, s.amp):
-        if s.freeze_vision:  # a frozen eye sees the same now, in the update and in the reference: it looks once
-            for prompt, embeds in zip(prompts, encode_pictures(model, prompts, device)):
+        if s.freeze_vision:
+            for prompt, embeds in zip(prompts, encode_pictures(model, prompts, device), strict=True):
                 prompt["image_embeds"] = embeds
         completions = generate(
             model, prompts, s.max_new_tokens, tokenizer.eos_ids, s.temperature, tokenizer.vision_ids, s.group_size,

@@ -164,8 +164,7 @@ def parse_number(text, question_type):
     if not found and question_type == "object count":
         spelt = [SPELT.index(word) for word in re.findall(r"[a-z]+", text) if word in SPELT]
         return float(spelt[0]) if len(spelt) == 1 else None
-    # A digit outside the one number found belongs to something that is no number, or to another one.
-    if len(found) != 1 or re.search(r"\d", text[: found[0].start()] + text[found[0].end() :]):
+    if len(found) != 1 or re.search(r"\d", NUMBER.sub("", text)):  # other digits are of no number, as in 1e308
         return None
     value, rest = float(found[0][1].replace(",", "")), text[found[0].end() :]
     sizes, asked = UNITS[question_type]
