@@ -18,7 +18,8 @@ Also from the paper, one flag each:
 
     --hints boxes | directions     directions in rooms-si with the asked objects' boxes in the prompt, or boxes and
                                    directions too; compare the folders eval, eval-boxes and eval-directions
-    --samples 8                    semantic entropy of 8 answers to each row at temperature 1 (samples.jsonl)
+    --samples 8                    semantic entropy of 8 answers to each row at temperature 1, their mean score and that
+                                   of the one they agree on most (samples.jsonl)
     --attention                    how much of a localization answer's attention on the picture lies inside the asked
                                    objects' boxes (attention.jsonl, attention.png)
 """
@@ -79,7 +80,7 @@ class Settings:
     max_new_tokens: int = setting(192, "an answer that has not ended by then is cut; the paper: 1024 when thinking")
     temperature: float = setting(0.0, "of sampling; 0 is greedy decoding")
     hints: str = setting("none", "what the prompt tells of the asked objects", choices=["none", "boxes", "directions"])
-    samples: int = setting(0, "answers to each row at temperature 1, for semantic entropy; 0 is off")
+    samples: int = setting(0, "answers to each row at temperature 1, for entropy and consensus; 0 is off")
     attention: bool = setting(False, "measure where localization answers look")
     blind: str | None = setting(None, "scored folder of a model trained without pictures, to show beside")
     amp: bool = setting(False, "bf16 automatic mixed precision")

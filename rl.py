@@ -107,6 +107,7 @@ class Settings:
     lora_alpha: float = setting(32.0, "LoRA's products are scaled by alpha / rank")
     shuffle_rewards: bool = setting(False, "control: rewards of the wrong answers; nothing can be learned")
     amp: bool = setting(False, "bf16 automatic mixed precision")
+    compile: bool = setting(False, "torch.compile the decoder, for every token of an answer and for the update")
     recompute: bool = setting(False, "activation checkpointing: less memory, a third more compute")
     shard: bool = setting(False, "split the model over torchrun's ranks (FSDP2) instead of copying it to each (DDP)")
     eval_rows: int = setting(1000, "held-out rows of each kind and split to score at the end")
@@ -126,7 +127,7 @@ TASKS = {
 
 # SpatialLadder's own settings (section 4 of the paper); the rates are the field's usual ones.
 QWEN = dict(freeze_vision=False, lr=1e-6, kl_coef=0.01, prompts=8, group_size=4, micro_prompts=1, max_new_tokens=1024,
-            recompute=True)  # fmt: skip
+            recompute=True, compile=False)  # fmt: skip
 
 
 def presets(given):
@@ -137,7 +138,7 @@ def presets(given):
         run.refuse_if_used(resume=True)
         return read_json(run.path / "run.json")["settings"]
     if torch.cuda.is_available():
-        values |= dict(amp=True, prompts=64, micro_prompts=64)
+        values |= dict(amp=True, compile=True, prompts=64, micro_prompts=64)
     return values | (QWEN | (dict(lr=1e-5) if given.get("lora_rank") else {}) if "model" in given else {})
 
 
@@ -401,6 +402,9 @@ def main(argv):
         add_lora(model, s.lora_rank, s.lora_alpha)
     if s.freeze_vision:
         model.visual.requires_grad_(False)
+    if s.compile:
+        torch._dynamo.config.recompile_limit = 64  # where one prompt is left, or one answer, is a graph of its own
+        model.model.compile(dynamic=True)
     if s.kl_coef:
         ref_model = model if s.lora_rank else checkpoint.load(folder, dtype, runtime.device)[0].requires_grad_(False)
     loss_module = GRPOLoss(s, model, ref_model, tokenizer.vision_ids)

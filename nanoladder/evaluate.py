@@ -22,7 +22,7 @@ from nanoladder.dataset import TEXTS, boxes_in_input, encode_prompt, prompt_text
 from nanoladder.generate import generate
 from nanoladder.image import fit
 from nanoladder.pictures import draw_attention, draw_samples
-from nanoladder.rewards import final, parse_boxes, read_answer, score_answer, score_boxes
+from nanoladder.rewards import UNITS, final, parse_boxes, read_answer, score_answer, score_boxes
 from nanoladder.tables import (
     as_text,
     best_constant_box,
@@ -173,11 +173,29 @@ def spread(texts, row):
     """Sampled answers and their semantic entropy in nats: 0 where all say the same, ln N where all N differ.
 
     As Kuhn et al. (arXiv 2302.09664) have it, answers that mean the same count as one; here they mean the same if the
-    scorer reads the same in them. All that it can't read counts as one, too.
+    scorer reads the same in them. All that it can't read counts as one, too. Of all but boxes also the truth, and
+    "scores": the samples' mean "accuracy", and that of their "consensus".
     """
     said = Counter(json.dumps(parse_answer(text, row), sort_keys=True) for text in texts)
     shares = np.array(list(said.values())) / len(texts)
-    return {"samples": texts, "semantic_entropy": float((shares * np.log(1 / shares)).sum())}
+    found = {"samples": texts, "semantic_entropy": float((shares * np.log(1 / shares)).sum())}
+    if row.is_localization:
+        return found
+    agreed, accuracies = consensus(texts, row), [score_answer(text, row)["accuracy"] for text in texts]
+    scores = {"accuracy": float(np.mean(accuracies)), "consensus": score_answer(agreed, row)["accuracy"]}
+    return found | {"truth": row.answer, "scores": scores}
+
+
+def consensus(texts, row):
+    """The sampled answer that would score best on average, were each of them the truth in turn: of choices the most
+    frequent (self-consistency, arXiv 2203.11171), of numbers the one with the highest expected MRA."""
+    truths = []
+    for answer in (final(text, row) for text in texts):
+        said = read_answer(answer, row)
+        if said is not None:
+            written = said if row.options else str(said) if row.question_type in UNITS else answer
+            truths.append(dataclasses.replace(row, answer=written))
+    return max(texts, key=lambda text: sum(score_answer(text, truth)["accuracy"] for truth in truths))
 
 
 def watch(model, tokenizer, image_config, rows, predictions, journal, title="attention"):
@@ -263,10 +281,10 @@ def score_splits(model, tokenizer, image_config, splits, summarize, runtime, fol
 
     scores is what scores.json holds: {"localization": {"test", "ood"}, "seeing", "floor", "reckoning": likewise,
     "rooms-si", "rooms-si-ood", ..., "overall": mean of the benchmarks' averages, "overall-ood", "intervals": of these}.
-    A benchmark's summary also has "shuffled", and "blind" where `blind`, the scores of a model trained without
-    pictures, has it.
-    folder: where answers are kept on the way, to go on from after a kill. samples: answers to each row at temperature 1
-    for "semantic_entropy". attention: measure where localization answers look. asking: options of predict.
+    A benchmark's summary also has "shuffled", "blind" where `blind`, the scores of a model trained without pictures,
+    has it, and with samples (answers to each row at temperature 1) "semantic_entropy", "sampled" and "consensus".
+    folder: where answers are kept on the way, to go on from after a kill. attention: measure where localization answers
+    look. asking: options of predict.
     """
     scores, blind = {}, blind or {}
     journals = {name: Journal(Path(folder) / f"{name}.jsonl" if folder else None, runtime.main)
@@ -300,6 +318,10 @@ def score_splits(model, tokenizer, image_config, splits, summarize, runtime, fol
             if samples:
                 sampled = ask(rows, split, f"sample {kind}", "samples", samples=samples)
                 summary["semantic_entropy"] = float(np.mean([p["semantic_entropy"] for p in sampled]))
+                if kind in BENCHMARKS:
+                    set_beside(summary, "sampled", summarize(kind, sampled))
+                    agreed = [p | {"scores": {"accuracy": p["scores"]["consensus"]}} for p in sampled]
+                    set_beside(summary, "consensus", summarize(kind, agreed))
             if attention and kind == "localization" and runtime.main:  # row by row: one rank is enough
                 looks = watch(model, tokenizer, image_config, rows, predictions, journals["attention"])
                 summary["attention"] = {k: float(np.mean([look[k] for look in looks])) for k in ("inside", "area")}

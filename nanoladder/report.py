@@ -104,6 +104,7 @@ def _tables(folder):
              for table in overview(scores) + extras(scores) + tables(scores)]  # fmt: skip
     note = ('<p class="quiet">95 %: bootstrap over rows. constant: the best constant answer of the training rows. '
             "shuffled: the model with other rows' pictures. blind: a model trained without pictures. "
+            "sampled: answers drawn at temperature 1, and consensus the one of them that most agree on. "
             "in boxes: attention on the picture that falls inside the asked objects' boxes; spread evenly it would be "
             "their share of the area.</p>")  # fmt: skip
     return f'<h2>Scores</h2><div class="tables">{"".join(parts)}</div>{note}'

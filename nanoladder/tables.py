@@ -174,7 +174,7 @@ def macro(types, field, kinds=None):
 
 
 def set_beside(summary, name, other):
-    """Add another summary's scores of the same benchmark as a column: of shuffled pictures, of a blind model."""
+    """Add another summary's scores of the same benchmark as a column: of shuffled pictures, of sampled answers."""
     summary[name] = other["avg"]
     for kind in summary["types"].keys() & other["types"].keys():
         summary["types"][kind][name] = other["types"][kind]["accuracy"]
@@ -226,7 +226,8 @@ class Table(NamedTuple):
 
 
 PLAIN = ("localization", *TEXTS)  # entries of scores.json by split
-BESIDE = ("constant", "shuffled", "blind")  # scores of not looking, as far as they were measured
+# Scores beside a benchmark's, as far as they were measured: three of not looking, two of sampled answers.
+BESIDE = ("constant", "shuffled", "blind", "sampled", "consensus")
 PARTS = {"iou": "mean IoU", "acc50": "IoU >= 0.5", "label_f1": "label F1", "valid_json": "valid JSON",
          "constant_iou": "constant box", "accuracy": "accuracy", "constant": "constant"}  # fmt: skip
 
@@ -281,7 +282,7 @@ def _plain_table(title, summary):
 
 
 def _paper_table(title, summary):
-    """Types, NQ, MCQ and average in percent, and beside them what not looking earns."""
+    """Types, NQ, MCQ and average in percent, and beside them those of BESIDE."""
     types, rows = summary["types"], []
     beside = [name for name in BESIDE if name in summary]
     for kinds, name, key in ((NUMBERS, "NQ", "nq"), (CHOICES, "MCQ", "mcq"), (None, "average", "avg")):

@@ -20,7 +20,7 @@ from data.rooms.spatial import SECTORS
 from nanoladder import checkpoint, evaluate
 from nanoladder.common import UserError, write_jsonl
 from nanoladder.dataset import CHOICES, NUMBERS, Row, read_kinds, subset
-from nanoladder.evaluate import judge, shuffled, spread
+from nanoladder.evaluate import consensus, judge, shuffled, spread
 from nanoladder.image import ImageConfig
 from nanoladder.rewards import LENGTHS
 from nanoladder.tables import as_text, best_number, overall_interval, overview, set_beside, summarize_spatial, tables
@@ -253,6 +253,17 @@ def test_semantic_entropy_counts_what_answers_mean():
     assert spread(["A", "B", "what", "A or B"], order)["semantic_entropy"] == pytest.approx(1.5 * log(2))
     distance = row(0, "absolute distance", "2.0")
     assert spread(["2 m", "200 cm", "2.0", "3"], distance)["semantic_entropy"] == pytest.approx(log(4) - 0.75 * log(3))
+
+
+def test_consensus_is_what_the_others_would_score_best():
+    order, distance = row(0, "appearance order", "A", options(4)), row(0, "absolute distance", "2.0")
+    turn = row(0, "view change", "move_left:0.4")
+    assert consensus(["B", "what", "what", "(a)", "what", "a."], order) == "(a)"  # the unreadable have no say
+    assert consensus(["1", "1", "2 m", "240 cm", "2.5", "2.8", "10"], distance) == "240 cm"  # not the commonest
+    assert consensus(["move_up:1", "move_left:0.4", "stay", "move_left: 0.40"], turn) == "move_left:0.4"
+    assert consensus(["what", "who"], order) == "what"
+    found = spread(["B", "(a)", "a.", "what"], order)
+    assert found["scores"] == {"accuracy": 0.5, "consensus": 1.0} and found["truth"] == "A"
 
 
 # ---------------------------------------------------------------- eval.py

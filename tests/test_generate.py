@@ -1,9 +1,11 @@
 """Cached, padded, grouped decoding against recomputing all for every token, and against transformers."""
 
+import copy
 import dataclasses
 
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounter
 
 from nanoladder.checkpoint import save
 from nanoladder.generate import encode_pictures, generate, policy_logprobs
@@ -114,6 +116,24 @@ def test_groups_lie_together_and_start_from_their_own_prompt(model, prompts):
     grouped, single = generate(model, prompts, 10, EOS, group_size=3), generate(model, prompts, 10, EOS)
     assert torch.equal(grouped.ids, single.ids.repeat_interleave(3, dim=0))
     assert torch.equal(grouped.mask, single.mask.repeat_interleave(3, dim=0))
+
+
+def test_a_compiled_decoder_serves_answers_of_any_length(model, prompts, monkeypatch):
+    """What rl.py --compile does: the same answers from a few graphs, none of them for the cache's length."""
+    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 64)
+    torch._dynamo.reset()
+    counter, compiled = CompileCounter(), copy.deepcopy(model)
+    compiled.model.compile(backend=counter, dynamic=True)
+    for few, group in ((prompts, 4), (prompts[:3], 6), (prompts[1:], 3)):
+        for seed in range(3):
+            eager, graphs = (
+                generate(m, few, 60, [11, 12, 13, 1], 1.0, BANNED, group, torch.Generator().manual_seed(seed))
+                for m in (model, compiled)
+            )
+            assert torch.equal(eager.ids, graphs.ids) and eager.ids.shape[1] > 10
+            torch.testing.assert_close(eager.logprobs, graphs.logprobs)
+    assert counter.frame_count < 16
+    torch._dynamo.reset()
 
 
 def test_samples_follow_the_policy_and_repeat_with_their_seed(model, prompts):
