@@ -88,6 +88,7 @@ class Row:
     workings: str = ""  # what is said before the answer, on lines of its own
     solution: str = ""  # of a cold-start row: the whole completion to learn, the answer in it
     think: bool = False  # whether the prompt asks to think first
+    foothold: bool = False  # one too many of an easy kind: it helps at first, and rewards must not dwell on it
 
     @property
     def is_localization(self):
@@ -216,6 +217,8 @@ def check_row(raw, folder, where):
         raise UserError(f"{where}: no images; every row asks about at least one")
     if not all(isinstance(raw.get(field, ""), str) for field in ("task", "source", "workings")):
         raise UserError(f"{where}: task, source and workings must be strings, where a row has them")
+    if not isinstance(raw.get("foothold", False), bool):
+        raise UserError(f"{where}: foothold must be true or false, where a row has it")
     if isinstance(raw["answer"], list):
         if not raw["answer"]:
             raise UserError(f"{where}: empty answer; a localization row lists at least one box")
@@ -243,7 +246,7 @@ def check_row(raw, folder, where):
         tuple(_inside(folder, name, where) for name in raw["image"]),
         kind, raw["data_type"], raw.get("level", 0), where, options=tuple(options or ()),
         task=raw.get("task", ""), source=raw.get("source", ""), workings=raw.get("workings", ""), solution=solution,
-        think=bool(solution),
+        think=bool(solution), foothold=raw.get("foothold", False),
     )  # fmt: skip
 
 

@@ -91,6 +91,7 @@ def folder_with(tmp_path, *rows, size=(96, 96)):
     (NUMBER | {"answer": "inf"}, "must be a number, 0 or more"),
     (NUMBER | {"question_type": "view change", "answer": "to the left"}, "must be motions such as 'move_right:0.4'"),
     ({"source": 3}, "task, source and workings must be strings"),
+    ({"foothold": 1}, "foothold must be true or false"),
     (NUMBER | {"image": ["a.png", "wide.png"], "data_type": "video"},
      r"frames of mixed sizes \(96x96, 128x96\); resize"),
 ])  # fmt: skip
