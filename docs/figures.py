@@ -2,7 +2,7 @@
 
 Needs matplotlib (pip install -e '.[plots]') and the rooms that the runs were scored on. Maps and answers are read from
 predictions.jsonl, curves from metrics.jsonl, and what the eye says is asked of the base that ships. Writes
-rungs.png, eye.png, samples.png, floor.png and, where the control and the answers without tags were run too, grpo.png.
+rungs.png, eye.png, samples.png, floor.png and, where seeds 1 and 2 of GRPO lie in rl-1 and rl-2 beside it, grpo.png.
 """
 
 import re
@@ -130,7 +130,7 @@ def floor(predictions, asked=8):
 
 
 def grpo(runs):
-    """Accuracy and form of the answers that GRPO samples, and of its control."""
+    """Accuracy and form of the answers that GRPO samples, and how far it goes from its reference."""
     figure, axes = plt.subplots(1, 3, figsize=(14, 3), layout="constrained")
     for axis, name in zip(axes, ("accuracy", "format", "kl")):
         for (title, run), colour in zip(runs.items(), (COLOURS[1], COLOURS[2], GREY)):
@@ -155,7 +155,6 @@ if __name__ == "__main__":
     eye(answers)
     draw_samples(some(boxes, 8), DOCS / "samples.png")
     floor(answers)
-    others = {"thinking in tags": ladder / "rl", "without tags": ladder.parent / "no-think",
-              "rewards dealt at random": ladder.parent / "control"}  # fmt: skip
-    if all(run.exists() for run in others.values()):
-        grpo(others)
+    seeds = {"seed 0": ladder / "rl", "seed 1": ladder.parent / "rl-1", "seed 2": ladder.parent / "rl-2"}
+    if all(run.exists() for run in seeds.values()):
+        grpo(seeds)

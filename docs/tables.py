@@ -120,6 +120,17 @@ def seeds(*scores):
     return markdown(("overall", *(f"seed {k}" for k in range(count)), "mean", "95 %", "out of domain", "IoU"), rows)
 
 
+def answers(*scores):
+    """Runs asked in several ways: every spatial benchmark, and of those that think the share of valid thoughts."""
+    rows = []
+    for one in scores:
+        formats = [one[name]["format"] for name in SPATIAL if "format" in one[name]]
+        rows.append((one["name"].replace("-", " "), *(percent(one[name]["avg"]) for name in SPATIAL),
+                     f"**{percent(one['overall'])}**", "-".join(map(percent, one["intervals"]["overall"])),
+                     percent(np.mean(formats)) if formats else ""))  # fmt: skip
+    return markdown(("%", *SPATIAL, "overall", "95 %", "valid form"), rows)
+
+
 def dropped(whole, *without):
     """What is lost where a part of the ladder is left out, beside what the paper lost."""
     rows = []
