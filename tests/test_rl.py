@@ -147,7 +147,8 @@ def test_advantages_and_idle_groups():
 # ---------------------------------------------------------------- whole runs
 
 TINY = ["--task", "localization", "--steps", "4", "--prompts", "4", "--micro-prompts", "2", "--group-size", "3",
-        "--max-new-tokens", "8", "--save-every", "2", "--eval-every", "4", "--eval-rows", "8", "--no-amp"]  # fmt: skip
+        "--max-new-tokens", "8", "--save-every", "2", "--eval-every", "4", "--eval-rows", "8", "--no-amp",
+        "--no-compile"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
