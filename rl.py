@@ -17,11 +17,11 @@ minimised, with ratio = policy / policy at the time of the rollout, for each tok
     r = format (0 or 1) + accuracy (0 to 1)
     k3 = ref / policy - log(ref / policy) - 1         an estimate of KL(policy || reference), never negative
 
-These are SpatialLadder's choices (section 4 of the paper). With one update a rollout the ratio is exactly 1, so nothing
-is ever clipped, and the loss itself stays near 0: its gradient is what counts. Watch accuracy, not loss; format and
-accuracy are logged apart, because the first can rise while the second falls. k3 in the loss has a biased gradient (of
-the reverse direction's KL); it is kept for parity. A group whose rewards are all alike teaches nothing but the KL: the
-share of these is logged as `idle`.
+These are SpatialLadder's choices (section 4 of the paper), but that boxes keep closer to the reference (TASKS). With
+one update a rollout the ratio is exactly 1, so nothing is ever clipped, and the loss itself stays near 0: its gradient
+is what counts. Watch accuracy, not loss; format and accuracy are logged apart, because the first can rise while the
+second falls. k3 in the loss has a biased gradient (of the reverse direction's KL); it is kept for parity. A group whose
+rewards are all alike teaches nothing but the KL: the share of these is logged as `idle`.
 
 Exercises, each one line, and what it changes:
 

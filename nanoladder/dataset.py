@@ -8,10 +8,11 @@ Every data set is a folder with a JSONL file in SpatialLadder-26k's fields and t
 An answer is a list of boxes in pixels of the original image, or a string: of a choice the letter of one of the row's
 options (["A. chair", "B. lamp"]), of a number its digits in the unit that the question names, of a change of view its
 motions ("move_right:0.4,rotate_up:5"). A row without options has null there, or no such field. A training row may have
-`workings`, how its answer is found: what is then learned ends in the answer, on a line of its own. A benchmark's row
-may also say its `task` and `source` in the benchmark's own words, by which nanoladder/benchmarks.py averages. A row of
-the cold start has, in SpatialLadder's fields, "prompt" and "solution" for "question" and "answer": a solution thinks
-first, <think>...</think><answer>lamp</answer>, and may name a choice by its words or its letter.
+`workings`, how its answer is found: what is then learned ends in the answer, on a line of its own. One with "foothold":
+true is easier than what a benchmark asks, and rl.py leaves it out (data/rooms/balance.py). A benchmark's row may also
+say its `task` and `source` in the benchmark's own words, by which nanoladder/benchmarks.py averages. A row of the cold
+start has, in SpatialLadder's fields, "prompt" and "solution" for "question" and "answer": a solution thinks first,
+<think>...</think><answer>lamp</answer>, and may name a choice by its words or its letter.
 
 Rows about the same images become one sequence, so that the images are encoded once and only the questions tell the
 answers apart:
