@@ -124,7 +124,7 @@ def test_a_compiled_decoder_serves_answers_of_any_length(model, prompts):
     torch._dynamo.reset()
     counter, compiled = CompileCounter(), copy.deepcopy(model)
     compiled.model.compile(backend=counter, dynamic=True)
-    for few, group in ((prompts, 4), (prompts[:3], 6), (prompts[1:], 3)):
+    for few, group in ((prompts, 4), (prompts[1:], 3)):
         for seed in range(2):
             eager, graphs = (
                 generate(m, few, 60, [11, 12, 13, 1], 1.0, BANNED, group, torch.Generator().manual_seed(seed))

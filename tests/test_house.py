@@ -43,7 +43,12 @@ def test_imports(path):
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda s: s[-1])
 def test_help_and_unknown_flags(script):
-    shown = subprocess.run([sys.executable, *script, "--help"], cwd=ROOT, capture_output=True, text=True)
-    assert shown.returncode == 0 and "--help" in shown.stdout and "default" in shown.stdout
-    refused = subprocess.run([sys.executable, *script, "--no-such-flag"], cwd=ROOT, capture_output=True, text=True)
-    assert refused.returncode == 2 and "unrecognized arguments: --no-such-flag" in refused.stderr
+    asked = [
+        subprocess.Popen([sys.executable, *script, flag], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                         text=True)
+        for flag in ("--help", "--no-such-flag")
+    ]  # fmt: skip
+    (shown, _), (_, refused) = (process.communicate() for process in asked)
+    assert [process.returncode for process in asked] == [0, 2]
+    assert "--help" in shown and "default" in shown
+    assert "unrecognized arguments: --no-such-flag" in refused
