@@ -1,11 +1,13 @@
-"""What the converters of real data share: reading downloads, keeping pictures, and writing checked rows.
+"""What the converters of real data share: read a download, keep its pictures, write checked rows.
 
-data/NAME/prepare.py turns one row of its download into one of nanoladder/dataset.py's; convert() does so for all of
-them. Pictures are kept before the rows that name them are written, and prepare.json comes last: a run that was stopped
-goes on where it was when it is started again. The same download always gives the same bytes.
+data/NAME/prepare.py says how one row of its download becomes a row of nanoladder/schema.py, and
+convert() does this for all rows. Pictures are kept first, then the rows are written, and
+prepare.json is written last. So a run that was stopped continues when it is started again. The same
+download always gives the same bytes.
 
-A row that cannot be read stops the run and is named. --skip-damaged leaves such rows out instead; the table printed at
-the end, and prepare.json, then say how many and why, because a score over fewer rows is another score.
+A row that cannot be used stops the run, and the message names the row. With --skip-damaged such
+rows are left out. prepare.json and the table at the end then say how many were left out and why,
+because scores over different rows cannot be compared.
 """
 
 import json
@@ -20,10 +22,11 @@ from string import ascii_uppercase
 
 from PIL import Image
 
-from nanoladder.benchmarks import VSI_TASKS
-from nanoladder.common import UserError, parse, progress, read_json, setting, write_json, write_jsonl
-from nanoladder.dataset import CHOICES, check_row, check_sizes
+from nanoladder.benchmarks import VSI_CHOICES, VSI_TASKS
+from nanoladder.command import UserError, parse, progress, setting
+from nanoladder.files import read_json, write_json, write_jsonl
 from nanoladder.image import ImageError, load_image
+from nanoladder.schema import PAPER_UNITS, check_row, check_sizes
 
 PACKAGES = "pip install -e '.[bench]'"
 REMEDY = "fetch or unpack it again, or leave such rows out with --skip-damaged"
@@ -31,20 +34,29 @@ REMEDY = "fetch or unpack it again, or leave such rows out with --skip-damaged"
 
 @dataclass
 class Settings:
-    source: str | None = setting(None, "folder of the download")
-    out: str | None = setting(None, "data folder to write")
-    skip_damaged: bool = setting(False, "leave out rows that cannot be read, and count them, instead of stopping")
+    source: str | None = setting(
+        None, "folder that holds the download; by default where the commands above put it"
+    )
+    out: str | None = setting(None, "data folder to write; by default the one named above")
+    skip_damaged: bool = setting(
+        False, "leave out the rows that cannot be used and count them, instead of stopping"
+    )
 
 
 def read_settings(argv, doc, download, name, cls=Settings):
-    """The command line of a converter, whose folders are downloads/DOWNLOAD and datasets/NAME if none are given."""
-    s = parse(cls, argv, lambda given: {"source": f"downloads/{download}", "out": f"datasets/{name}"}, doc)
+    """The settings of a converter, an instance of `cls`, read from its command line.
+
+    The default folders are downloads/DOWNLOAD and datasets/NAME. UserError where the download's
+    folder does not exist. doc: the text of --help.
+    """
+    folders = {"source": f"downloads/{download}", "out": f"datasets/{name}"}
+    s = parse(cls, argv, lambda given: folders, doc)
     need(Path(s.source), "fetch it as --help says, or name its folder with --source")
     return s
 
 
 class Damaged(UserError):
-    """A row that cannot be used; `reason` is what it is counted under."""
+    """A row that cannot be used. Such rows are counted by `reason`."""
 
     def __init__(self, reason, detail):
         super().__init__(f"{reason}: {detail}")
@@ -55,20 +67,28 @@ class Damaged(UserError):
 
 
 def convert(s, split, files, published):
-    """Write OUT/SPLIT/FILE for each {FILE: (rows, to_row)}, and print what was found.
+    """Write OUT/SPLIT/FILE for each {FILE: (rows, to_row)}, and print how many rows it has.
 
-    rows: the download's, as (where, raw) pairs with a length. to_row(number, raw) gives a row of nanoladder/dataset.py
-    and raises Damaged. published: how many rows there are in all, to tell a whole download from half of one.
+    rows: the rows of the download, as (where, raw) pairs. `where` names the row in messages.
+    to_row(number, raw) returns a row in the schema of nanoladder/schema.py, or raises Damaged.
+    published: how many rows the whole data set has. A line is printed where the download has
+    another number.
     """
     folder = Path(s.out) / split
     settings = {name: value for name, value in asdict(s).items() if name not in ("source", "out")}
     if not (folder / "prepare.json").exists():
         folder.mkdir(parents=True, exist_ok=True)
-        found = {file: _convert_file(folder, file, *work, s.skip_damaged) for file, work in files.items()}
+        found = {
+            file: _convert_file(folder, file, rows, to_row, s.skip_damaged)
+            for file, (rows, to_row) in files.items()
+        }
         write_json(folder / "prepare.json", {"settings": settings, "found": found})
     done = read_json(folder / "prepare.json")
     if done["settings"] != settings:
-        raise UserError(f"{folder} was made with other settings (its prepare.json): name another --out, or delete it")
+        raise UserError(
+            f"{folder} was made with other settings, which its prepare.json lists: "
+            "name another folder with --out, or delete this one"
+        )
     total = 0
     for file, found in done["found"].items():
         print(folder / file)
@@ -78,45 +98,59 @@ def convert(s, split, files, published):
             print(f"{count:8}  SKIPPED: {reason}")
         total += sum(found["rows"].values()) + sum(found["skipped"].values())
     if total != published:
-        print(f"The download has {total} rows, the published set {published}: is it whole?")
+        print(
+            f"The download has {total} rows, but the published data set has {published}. "
+            "Check that the download is complete."
+        )
 
 
 def _convert_file(folder, file, rows, to_row, skip_damaged):
+    """Write one file. Returns how many rows of each kind it has, and how many were left out."""
     written, skipped = [], Counter()
     for number, (where, raw) in enumerate(progress(rows, desc=file, unit="row")):
         try:
             row = to_row(number, raw)
-            _check(row, folder, where)
+            _check(row, folder, where, Path(file).stem)
             written.append(row)
         except Damaged as error:
             if not skip_damaged:
                 raise UserError(f"{where}: {error}; {REMEDY}") from None
             skipped[error.reason] += 1
     if not written:
-        raise UserError(f"{folder / file}: the download has no row for it that can be read")
+        raise UserError(f"{folder / file}: the download has no row for it that can be used")
     write_jsonl(folder / file, written)
     kinds = Counter(_kind(row) for row in written)
     return {"rows": dict(sorted(kinds.items())), "skipped": dict(sorted(skipped.items()))}
 
 
 def _kind(row):
+    """The words under which a row is counted: its data type, its question type and its task."""
     words = [row["data_type"], row.get("question_type", "localization"), row.get("task")]
     return ", ".join(filter(None, words))
 
 
-def _check(row, folder, where):
-    """Hold a row against nanoladder/dataset.py, which will read it."""
+def _check(row, folder, where, file):
+    """Damaged where the row breaks the schema, or where its answer is a free text.
+
+    No data set here asks for a free text. But the schema reads a broken motion as one.
+    """
     try:
-        checked = check_row(row, folder, where)
+        checked = check_row(row, folder, where, file)
         checked.sizes = tuple(_size(path) for path in checked.images)
         check_sizes(checked)
     except UserError as error:
         raise Damaged("breaks the schema", str(error).removeprefix(f"{where}: ")) from None
+    if checked.form == "text":
+        raise Damaged(
+            "breaks the schema",
+            f"answer {checked.answer!r} of a row without options or unit must be motions "
+            "such as 'move_right:0.4'",
+        )
 
 
 @cache
 def _size(path):
-    with Image.open(path) as image:  # decoded as a whole when it was kept
+    with Image.open(path) as image:  # it was decoded as a whole when it was kept
         return image.size
 
 
@@ -124,14 +158,14 @@ def _size(path):
 
 
 def need(path, remedy):
-    """The path itself; a UserError with the remedy where nothing is there."""
+    """The path itself. UserError with the remedy where nothing is there."""
     if not path.exists():
         raise UserError(f"{path} is not there: {remedy}")
     return path
 
 
 def json_rows(path):
-    """(where, value) of each line of a JSONL file; of a broken line the value is None."""
+    """(where, value) of each line of a JSONL file. The value of a broken line is None."""
     rows = []
     with open(path, "rb") as file:
         for number, line in enumerate(file, 1):
@@ -143,7 +177,7 @@ def json_rows(path):
 
 
 class ParquetRows:
-    """(where, dict) of each row of parquet files, a few in memory at a time."""
+    """(where, dict) of each row of parquet files. Only a few rows are in memory at a time."""
 
     def __init__(self, paths):
         try:
@@ -161,21 +195,23 @@ class ParquetRows:
     def __iter__(self):
         for path, file in self.files:
             with _reading(path):
-                rows = (row for batch in file.iter_batches(batch_size=16) for row in batch.to_pylist())
+                batches = file.iter_batches(batch_size=16)
+                rows = (row for batch in batches for row in batch.to_pylist())
                 for number, row in enumerate(rows):
                     yield f"{path}: row {number}", row
 
 
 @contextmanager
 def _reading(path):
+    """Turn the errors of reading a parquet file into a UserError that names the file."""
     try:
         yield
-    except (ValueError, OSError) as error:  # pyarrow's errors are kinds of these
+    except (ValueError, OSError) as error:  # pyarrow's errors are subclasses of these
         raise UserError(f"{path}: not a readable parquet file ({error}); fetch it again") from None
 
 
 def field(raw, name, kind):
-    """raw[name], which must be of the given type."""
+    """raw[name]. Damaged where it is missing or not of the given type."""
     value = raw.get(name) if isinstance(raw, dict) else None
     if not isinstance(value, kind):
         raise Damaged("a field is missing or of the wrong type", name)
@@ -183,7 +219,7 @@ def field(raw, name, kind):
 
 
 def strings(raw, name):
-    """raw[name], which must be a list of strings."""
+    """raw[name]. Damaged where it is not a list of strings."""
     values = field(raw, name, list)
     if not all(isinstance(value, str) for value in values):
         raise Damaged("a field is missing or of the wrong type", name)
@@ -191,7 +227,7 @@ def strings(raw, name):
 
 
 def known(raw, name, names):
-    """raw[name], which must be one of names."""
+    """raw[name]. Damaged where it is not one of `names`."""
     value = field(raw, name, str)
     if value not in names:
         raise Damaged(f"unknown {name}", repr(value))
@@ -199,7 +235,7 @@ def known(raw, name, names):
 
 
 def lettered(options):
-    """Options each with its letter, whether or not the download has them.
+    """The options, each with its letter, whether or not the download has the letters.
 
     >>> lettered(["chair", "lamp"]) == lettered(["A. chair", "B. lamp"]) == ["A. chair", "B. lamp"]
     True
@@ -209,14 +245,23 @@ def lettered(options):
     return [option if have_letters else letter + option for letter, option in pairs]
 
 
+def options_or_unit(raw, question_type):
+    """The fields that say how a question of VSI-Bench's types is answered, as a dict.
+
+    A choice has "options". A number has a "unit", which the download does not state.
+    """
+    if question_type in VSI_CHOICES:
+        return {"options": lettered(strings(raw, "options"))}
+    return {"options": None, "unit": PAPER_UNITS[question_type]}
+
+
 def vsi_row(raw):
-    """The fields that VSI-Bench's and SPBench's rows share, which are all but the images."""
+    """A row of VSI-Bench or SPBench in the schema, without the images and the data type."""
     task = known(raw, "question_type", VSI_TASKS)
-    is_choice = VSI_TASKS[task] in CHOICES
     return {
         "question_id": field(raw, "id", int),
         "question": field(raw, "question", str),
-        "options": lettered(strings(raw, "options")) if is_choice else None,
+        **options_or_unit(raw, VSI_TASKS[task]),
         "answer": str(field(raw, "ground_truth", (str, int, float))).strip(),
         "question_type": VSI_TASKS[task],
         "task": task,
@@ -228,14 +273,14 @@ def vsi_row(raw):
 
 
 def inside(root, name):
-    """root/name; Damaged where a name that came with the download leads out of root."""
+    """root/name. Damaged where a name from the download leads out of root."""
     if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
         raise Damaged("a path leads out of the folder", repr(name))
     return root / name
 
 
 def find_image(roots, name):
-    """The picture called `name` in the first of the folders that has it."""
+    """The path of the picture `name` in the first of the folders that has it."""
     paths = [inside(root, name) for root in roots]
     for path in paths:
         if path.is_file():
@@ -244,9 +289,10 @@ def find_image(roots, name):
 
 
 def keep_file(path, folder, name):
-    """Put a picture into folder/images/name, if it is sound; -> its name in a row.
+    """Put the picture at `path` into FOLDER/images/NAME, and return what a row calls it.
 
-    A hard link where the file system allows it, so that the download is not on the disk twice.
+    Damaged where the picture cannot be decoded. The new file is a hard link where the file system
+    allows one, so that the disk does not hold the download twice.
     """
     target = _target(folder, name)
     if not target.exists():
@@ -262,7 +308,7 @@ def keep_file(path, folder, name):
 
 
 def keep_bytes(data, folder, name):
-    """The same for the bytes of a JPEG or PNG file; `name` has no suffix yet."""
+    """The same for the bytes of a JPEG or PNG file. `name` has no suffix yet."""
     name += ".jpg" if data.startswith(b"\xff\xd8") else ".png"
     target = _target(folder, name)
     if not target.exists():
@@ -278,12 +324,14 @@ def keep_bytes(data, folder, name):
 
 
 def _target(folder, name):
+    """FOLDER/images/NAME, whose parent folder exists afterwards."""
     path = inside(folder / "images", name)
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
 
 
 def _decode(path):
+    """Damaged where the picture cannot be decoded as a whole."""
     try:
         load_image(path)
     except ImageError as error:

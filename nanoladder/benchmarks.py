@@ -1,21 +1,25 @@
-"""The published averages of the six benchmarks, each as its authors or SpatialLadder's evaluation define it.
+"""The published averages of six benchmarks.
 
-    average("vsibench", [{"task": "object_counting", "score": 0.6}, ...])  ->  {"average": 0.6, "micro": 0.6, ...}
+Each is computed as the benchmark's authors or SpatialLadder's evaluation compute it.
 
-A scored row is a dict with `task` and `score` (0 to 1), for CV-Bench also `source`: what data/NAME/prepare.py wrote
-into the dataset's row, and the accuracy of nanoladder/rewards.py. Rows that could not be answered belong here with a
-score of 0. A part that no row belongs to is left out, and never counts as 0.
+    >>> average("vsibench", [{"task": "object_counting", "score": 0.5}])["average"]
+    0.5
+
+A scored row is a dict with "task", "score" and, for CV-Bench, "source". data/NAME/prepare.py wrote
+the task and the source into the data set's row. The score is the accuracy of nanoladder/rewards.py,
+from 0 to 1. A row that could not be answered must be among the scored rows, with a score of 0. A
+part of a benchmark that no row belongs to is left out of the result. It never counts as 0.
 """
 
-from nanoladder.common import UserError
-from nanoladder.dataset import CHOICES, MOTION
+from nanoladder.command import UserError
+from nanoladder.schema import PAPER_CHOICES
 
-# What each benchmark calls its tasks -> question_type of nanoladder/dataset.py.
+# Each VSI-Bench task -> its type, which is the question_type of the converted row.
 VSI_TASKS = {
     "object_rel_direction_easy": "relative direction",
     "object_rel_direction_medium": "relative direction",
     "object_rel_direction_hard": "relative direction",
-    "object_rel_direction": "relative direction",  # SPBench does not tell the three apart
+    "object_rel_direction": "relative direction",  # SPBench has one task for all three
     "object_rel_distance": "relative distance",
     "route_planning": "route planning",
     "obj_appearance_order": "appearance order",
@@ -24,21 +28,39 @@ VSI_TASKS = {
     "object_size_estimation": "object size",
     "room_size_estimation": "room size",
 }
+# The multiple-choice types among them; the others are numeric.
+VSI_CHOICES = (*PAPER_CHOICES, "route planning")
 CV_SOURCES = ("ADE20K", "COCO", "Omni3D")
+# The tasks of the other benchmarks -> the question_type of the converted row.
 CV_TASKS = dict.fromkeys(("Count", "Relation", "Depth", "Distance"), "choice")
 SPAR_LEVELS = {
-    "low": ("depth_prediction_oc", "depth_prediction_oo", "distance_prediction_oc", "distance_prediction_oo",
-            "depth_prediction_oc_mv", "depth_prediction_oo_mv", "distance_prediction_oc_mv",
-            "distance_prediction_oo_mv"),
+    "low": (
+        "depth_prediction_oc",
+        "depth_prediction_oo",
+        "distance_prediction_oc",
+        "distance_prediction_oo",
+        "depth_prediction_oc_mv",
+        "depth_prediction_oo_mv",
+        "distance_prediction_oc_mv",
+        "distance_prediction_oo_mv",
+    ),
     "middle": ("view_change_infer", "position_matching", "camera_motion_infer"),
-    "high": ("obj_spatial_relation_oo", "obj_spatial_relation_oc_mv", "obj_spatial_relation_oo_mv",
-             "spatial_imagination_oc", "spatial_imagination_oo", "spatial_imagination_oc_mv",
-             "spatial_imagination_oo_mv", "distance_infer_center_oo", "distance_infer_center_oo_mv"),
-}  # fmt: skip
+    "high": (
+        "obj_spatial_relation_oo",
+        "obj_spatial_relation_oc_mv",
+        "obj_spatial_relation_oo_mv",
+        "spatial_imagination_oc",
+        "spatial_imagination_oo",
+        "spatial_imagination_oc_mv",
+        "spatial_imagination_oo_mv",
+        "distance_infer_center_oo",
+        "distance_infer_center_oo_mv",
+    ),
+}
 SPAR_TASKS = {
     **dict.fromkeys(SPAR_LEVELS["low"], "absolute distance"),
     **dict.fromkeys(SPAR_LEVELS["middle"] + SPAR_LEVELS["high"], "choice"),
-    "view_change_infer": MOTION,
+    "view_change_infer": "view change",  # answered by the camera's motion between two views
 }
 VIEW_TASKS = dict.fromkeys(
     (
@@ -53,10 +75,11 @@ VIEW_TASKS = dict.fromkeys(
 
 
 def average(name, scored_rows):
-    """The averages of benchmark `name` (a key of BENCHMARKS) over its scored rows.
+    """The averages of benchmark `name` (a key of BENCHMARKS) over its scored rows, as a dict.
 
-    Every benchmark's dict has "average" (the one to report), "micro" (the mean over rows), "n" and "tasks",
-    {task: {"score", "n"}}; what else is in it, its own function says. Raises UserError for a row of another benchmark.
+    "average": the number that is reported. "micro": the mean over all rows. "n": how many rows.
+    "tasks": {task: {"score", "n"}}. The benchmark's own function below adds more entries. UserError
+    where there are no rows, or a row belongs to another benchmark.
     """
     tasks, compute = BENCHMARKS[name]
     if not scored_rows:
@@ -67,22 +90,29 @@ def average(name, scored_rows):
     return compute(scored_rows) | {
         "micro": _score(scored_rows),
         "n": len(scored_rows),
-        "tasks": {task: {"score": _score(by_task[task]), "n": len(by_task[task])} for task in tasks if task in by_task},
+        "tasks": {
+            task: {"score": _score(by_task[task]), "n": len(by_task[task])}
+            for task in tasks
+            if task in by_task
+        },
     }
 
 
 def vsi_average(rows):
-    """VSI-Bench (arXiv 2412.14171) and SPBench (SpatialLadder, arXiv 2510.08531): the macro average over types.
+    """VSI-Bench (arXiv 2412.14171) and SPBench (arXiv 2510.08531): the mean over question types.
 
-    Relative direction counts as one type, the mean of its easy, medium and hard tasks. "nq" and "mcq" are the means
-    over numeric and over multiple-choice types, "types" is every type's score. Some harnesses report "micro" instead.
+    The score of relative direction is the mean of its easy, medium and hard tasks, so it counts as
+    one type. "nq" is the mean over the numeric types, "mcq" the mean over the multiple-choice
+    types, and "types" has the score of each type. Some evaluation scripts report "micro" instead.
     """
     by_type = _groups(rows, lambda row: VSI_TASKS[row["task"]])
-    types = {kind: _macro(_groups(items, lambda row: row["task"])) for kind, items in by_type.items()}
+    types = {
+        name: _macro(_groups(items, lambda row: row["task"])) for name, items in by_type.items()
+    }
     return {
         "average": _mean(types.values()),
-        **_parts("nq", [score for kind, score in types.items() if kind not in CHOICES]),
-        **_parts("mcq", [score for kind, score in types.items() if kind in CHOICES]),
+        **_parts("nq", [score for name, score in types.items() if name not in VSI_CHOICES]),
+        **_parts("mcq", [score for name, score in types.items() if name in VSI_CHOICES]),
         "types": types,
     }
 
@@ -90,9 +120,11 @@ def vsi_average(rows):
 def cv_average(rows):
     """CV-Bench (Cambrian-1, arXiv 2406.16860): the mean of "2d" and "3d".
 
-    2D is the mean of ADE20K's accuracy and COCO's, 3D is Omni3D's; both kinds weigh the same, whatever their rows.
+    "2d" is the mean of the accuracies on ADE20K and on COCO, "3d" is the accuracy on Omni3D. The
+    two count the same, however many rows each has. "sources" has the accuracy on each source.
     """
-    sources = {source: _score(items) for source, items in _groups(rows, lambda row: row["source"]).items()}
+    by_source = _groups(rows, lambda row: row["source"])
+    sources = {source: _score(items) for source, items in by_source.items()}
     if foreign := set(sources) - set(CV_SOURCES):
         raise UserError(f"cvbench has no such source: {', '.join(map(repr, sorted(foreign)))}")
     parts = {
@@ -103,22 +135,36 @@ def cv_average(rows):
 
 
 def spar_average(rows):
-    """SPAR-Bench (arXiv 2503.22976) as SpatialLadder reports it: every row weighs the same.
+    """SPAR-Bench (arXiv 2503.22976) as SpatialLadder reports it: the mean over all rows.
 
-    "low", "middle" and "high" are its levels of cognition, weighed likewise. "macro" is the mean over the 20 tasks,
-    which SPAR-Bench's own script reports. A change of view scores the mean MRA over five axes (score_answer).
+    "low", "middle" and "high" are the means over the rows of its three levels of cognition. "macro"
+    is the mean over the 20 tasks, which SPAR-Bench's own script reports. nanoladder/rewards.py
+    explains how a view change is scored.
     """
-    levels = {level: [row["score"] for row in rows if row["task"] in tasks] for level, tasks in SPAR_LEVELS.items()}
-    parts = {name: value for level, scores in levels.items() for name, value in _parts(level, scores).items()}
-    return {"average": _score(rows), **parts, "macro": _macro(_groups(rows, lambda row: row["task"]))}
+    levels = {
+        level: [row["score"] for row in rows if row["task"] in tasks]
+        for level, tasks in SPAR_LEVELS.items()
+    }
+    return {
+        "average": _score(rows),
+        **{level: _mean(scores) for level, scores in levels.items() if scores},
+        "macro": _macro(_groups(rows, lambda row: row["task"])),
+    }
 
 
 def view_average(rows):
-    """ViewSpatial-Bench (arXiv 2505.21500): every row weighs the same; "camera" and "person" are its perspectives."""
-    sides = _groups(rows, lambda row: row["task"].split()[0].lower())
-    return {"average": _score(rows), **{side: _score(items) for side, items in sides.items()}}
+    """ViewSpatial-Bench (arXiv 2505.21500): the mean over all rows.
+
+    "camera" and "person" are the means over the rows of its two perspectives.
+    """
+    perspectives = _groups(rows, lambda row: row["task"].split()[0].lower())
+    return {
+        "average": _score(rows),
+        **{perspective: _score(items) for perspective, items in perspectives.items()},
+    }
 
 
+# Name of a benchmark -> its tasks with their question types, and the function of its averages.
 BENCHMARKS = {
     "vsibench": (VSI_TASKS, vsi_average),
     "spbench-si": (VSI_TASKS, vsi_average),
@@ -130,6 +176,7 @@ BENCHMARKS = {
 
 
 def _groups(rows, key):
+    """{value of key(row): its rows}"""
     groups = {}
     for row in rows:
         groups.setdefault(key(row), []).append(row)
@@ -142,13 +189,15 @@ def _mean(values):
 
 
 def _score(rows):
+    """The mean score of scored rows."""
     return _mean(row["score"] for row in rows)
 
 
 def _macro(groups):
+    """The mean over groups of each group's mean score."""
     return _mean(_score(rows) for rows in groups.values())
 
 
 def _parts(name, scores):
-    """{name: mean of scores}; nothing where there are none."""
+    """{name: mean of the scores}, or an empty dict where there are no scores."""
     return {name: _mean(scores)} if scores else {}

@@ -1,7 +1,8 @@
 """Hugging Face folders in and out, and the state of a run for exact resume.
 
-A folder saved here opens in transformers, and a Qwen2.5-VL saved there opens here. All is written beside its
-target and renamed into place, so a run killed at any moment leaves a good checkpoint. No pickle anywhere.
+A folder saved here opens in transformers, and a Qwen2.5-VL saved there opens here. Everything is
+written beside its target and renamed into place, so a run that is killed at any moment leaves a
+good checkpoint. Nothing is ever pickled.
 """
 
 import json
@@ -10,21 +11,25 @@ import re
 import shutil
 from dataclasses import asdict, fields
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from nanoladder.command import UserError
+from nanoladder.files import read_json, write_json
 from nanoladder.image import ImageConfig
 from nanoladder.model import Config, Qwen2_5_VL, VisionConfig
+from nanoladder.tokenizer import Tokenizer
 
 BASE = Path(__file__).parent / "base"  # the checkpoint that ships: stage 0's
 TIED, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 
 
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be used; one line that names the file and, where there is one, the tensor."""
+class CheckpointError(UserError):
+    """A checkpoint that cannot be used; the message names the file and the tensor."""
 
 
 # ---------------------------------------------------------------------------- config
@@ -33,7 +38,8 @@ class CheckpointError(ValueError):
 def config_from_hf(hf: dict, source="config.json") -> Config:
     """Config of a Hugging Face config.json, flat as published or with the newer text_config.
 
-    Raises CheckpointError for another architecture, an option this model does not have, or a missing field.
+    Raises CheckpointError for another architecture, an option this model does not have, or a
+    missing field.
     """
     architecture = hf.get("model_type") or hf.get("architectures")
     if architecture != "qwen2_5_vl":
@@ -48,7 +54,9 @@ def config_from_hf(hf: dict, source="config.json") -> Config:
         if (activation := part.get("hidden_act", "silu")) != "silu":
             raise CheckpointError(f"{source}: activation {activation} is not supported")
     text.update({name: rope[name] for name in ("rope_theta", "mrope_section") if name in rope})
-    text["tie_word_embeddings"] = bool(hf.get("tie_word_embeddings") or text.get("tie_word_embeddings"))
+    text["tie_word_embeddings"] = bool(
+        hf.get("tie_word_embeddings") or text.get("tie_word_embeddings")
+    )
     vision["in_channels"] = vision.get("in_channels", vision.get("in_chans", 3))
     if isinstance(text.get("eos_token_id"), list):
         text["eos_token_id"] = text["eos_token_id"][0]
@@ -59,15 +67,19 @@ def config_from_hf(hf: dict, source="config.json") -> Config:
         names = [f.name for f in fields(cls) if f.name not in known]
         if lacking := [name for name in names if given.get(name) is None]:
             raise CheckpointError(f"{source}: lacks {', '.join(lacking)}")
-        return cls(**known, **{n: tuple(given[n]) if isinstance(given[n], list) else given[n] for n in names})
+        return cls(
+            **known,
+            **{n: tuple(given[n]) if isinstance(given[n], list) else given[n] for n in names},
+        )
 
     return pick(Config, text, vision=pick(VisionConfig, vision))
 
 
 def config_to_hf(config: Config) -> dict:
-    """The flat config.json of the published checkpoints, which every version of every tool reads."""
+    """The flat config.json of the published checkpoints, which every tool reads."""
     hf = asdict(config)
-    hf["vision_config"] = hf.pop("vision") | {"hidden_act": "silu", "in_chans": config.vision.in_channels}
+    channels = {"hidden_act": "silu", "in_chans": config.vision.in_channels}
+    hf["vision_config"] = hf.pop("vision") | channels
     hf["rope_scaling"] = {"type": "mrope", "mrope_section": hf.pop("mrope_section")}
     return hf | {
         "architectures": ["Qwen2_5_VLForConditionalGeneration"],
@@ -82,39 +94,28 @@ def config_to_hf(config: Config) -> dict:
 def image_config_to_hf(config: ImageConfig) -> dict:
     hf = asdict(config)
     hf["image_mean"], hf["image_std"] = hf.pop("mean"), hf.pop("std")
-    return hf | {"image_processor_type": "Qwen2VLImageProcessor", "processor_class": "Qwen2_5_VLProcessor"}
+    names = {"image_processor_type": "Qwen2VLImageProcessor"}
+    return hf | names | {"processor_class": "Qwen2_5_VLProcessor"}
 
 
 def load_image_config(folder) -> ImageConfig:
-    """How a checkpoint wants its pictures, from its preprocessor_config.json, older or newer."""
+    """How a checkpoint's pictures become patches, from its preprocessor_config.json, old or new."""
     path = settle(folder) / "preprocessor_config.json"
     hf = read_json(path)
     size = hf.get("size") or {}
-    hf |= {"min_pixels": hf.get("min_pixels") or size.get("shortest_edge") or size.get("min_pixels")}
-    hf |= {"max_pixels": hf.get("max_pixels") or size.get("longest_edge") or size.get("max_pixels")}
+    for name, newer in (("min_pixels", "shortest_edge"), ("max_pixels", "longest_edge")):
+        hf[name] = hf.get(name) or size.get(newer) or size.get(name)
     try:
         mean, std = tuple(hf["image_mean"]), tuple(hf["image_std"])
-        names = ("patch_size", "merge_size", "temporal_patch_size", "min_pixels", "max_pixels")
         coordinates = bool(hf.get("coordinates", False))
-        return ImageConfig(mean=mean, std=std, coordinates=coordinates, **{name: int(hf[name]) for name in names})
+        names = ("patch_size", "merge_size", "temporal_patch_size", "min_pixels", "max_pixels")
+        numbers = {name: int(hf[name]) for name in names}
+        return ImageConfig(mean=mean, std=std, coordinates=coordinates, **numbers)
     except (KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: lacks a usable {error}") from None
 
 
 # ---------------------------------------------------------------------------- files
-
-
-def read_json(path: Path) -> dict:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such file") from None
-    except ValueError as error:
-        raise CheckpointError(f"{path}: not JSON ({error})") from None
-
-
-def write_json(path: Path, value: dict):
-    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
 def sync(path: Path):
@@ -131,7 +132,7 @@ def beside(path: Path, word: str) -> Path:
 
 
 def settle(folder) -> Path:
-    """The folder; if a run was killed between the two renames of replace_folder, the old one is put back."""
+    """The folder; the old one is put back if replace_folder was killed between its two renames."""
     folder = Path(folder)
     if not folder.exists() and beside(folder, "old").exists():
         os.rename(beside(folder, "old"), folder)
@@ -163,8 +164,9 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def flat_name(name: str) -> str:
-    """Undo the nesting of newer checkpoints: model.visual.x -> visual.x, model.language_model.x -> model.x"""
-    return re.sub(r"^model\.language_model\.", "model.", re.sub(r"^model\.visual\.", "visual.", name))
+    """The flat name of a tensor: model.visual.x -> visual.x, model.language_model.x -> model.x"""
+    name = re.sub(r"^model\.visual\.", "visual.", name)
+    return re.sub(r"^model\.language_model\.", "model.", name)
 
 
 def find(path) -> Path:
@@ -176,8 +178,8 @@ def find(path) -> Path:
 def load(folder, dtype: torch.dtype = torch.float32, device="cpu") -> tuple[Qwen2_5_VL, Config]:
     """Open a Qwen2.5-VL checkpoint of any size. Returns (model, config).
 
-    The model is born without memory and takes over each tensor as it is read: there is no second copy. Raises
-    CheckpointError for whatever is missing, unexpected, of another shape, truncated or damaged.
+    The model is created without memory and takes over each tensor as it is read, so there is no
+    second copy. CheckpointError for whatever is missing, unexpected, of another shape or damaged.
     """
     folder = settle(folder)
     config = config_from_hf(read_json(folder / "config.json"), folder / "config.json")
@@ -198,12 +200,16 @@ def load(folder, dtype: torch.dtype = torch.float32, device="cpu") -> tuple[Qwen
                         raise CheckpointError(f"{path}: unexpected tensor {stored}")
                     shape, wanted = tuple(file.get_slice(stored).get_shape()), expected[name]
                     if shape != wanted:
-                        raise CheckpointError(f"{path}: {stored} has shape {shape}, config wants {wanted}")
+                        raise CheckpointError(
+                            f"{path}: {stored} has shape {shape}, config wants {wanted}"
+                        )
                     state[name] = file.get_tensor(stored).to(dtype)
         except SafetensorError as error:
             raise CheckpointError(f"{path}: damaged or truncated ({error})") from None
     if missing := sorted(expected.keys() - state.keys()):
-        raise CheckpointError(f"{folder}: {len(missing)} missing tensors, the first is {missing[0]}")
+        raise CheckpointError(
+            f"{folder}: {len(missing)} missing tensors, the first is {missing[0]}"
+        )
     if config.tie_word_embeddings:
         state[TIED] = state[EMBEDDING]
     model.load_state_dict(state, assign=True)
@@ -212,22 +218,36 @@ def load(folder, dtype: torch.dtype = torch.float32, device="cpu") -> tuple[Qwen
     return model, config
 
 
-def save(folder, model: Qwen2_5_VL, tokenizer=None, image_config: ImageConfig | None = None):
-    """Write a checkpoint that transformers and its relatives open, replacing the whole folder at once.
+class Policy(NamedTuple):
+    """A model and what belongs to it, in the order in which functions take them."""
 
-    tokenizer: anything whose save(folder) writes its own files.
-    """
+    model: Qwen2_5_VL
+    tokenizer: Tokenizer
+    image_config: ImageConfig
+
+    @classmethod
+    def load(cls, folder, dtype=torch.float32, device="cpu"):
+        """The policy of a checkpoint folder or of a run folder."""
+        folder = find(folder)
+        model, _ = load(folder, dtype, device)
+        return cls(model, Tokenizer.load(folder), load_image_config(folder))
+
+
+def save(folder, model: Qwen2_5_VL, tokenizer=None, image_config: ImageConfig | None = None):
+    """Write a checkpoint that transformers opens, replacing the whole folder at once."""
     folder, config = Path(folder), model.config
     folder.parent.mkdir(parents=True, exist_ok=True)
     new = beside(folder, "new")
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir()
-    weights = {name: parameter.detach().contiguous() for name, parameter in model.named_parameters()}
+    weights = {
+        name: parameter.detach().contiguous() for name, parameter in model.named_parameters()
+    }
     save_file(weights, new / "model.safetensors", metadata={"format": "pt"})
     dtype = str(weights[EMBEDDING].dtype).removeprefix("torch.")
     write_json(new / "config.json", config_to_hf(config) | {"torch_dtype": dtype})
-    ids = {"eos_token_id": [config.eos_token_id], "pad_token_id": config.pad_token_id, "do_sample": False}
-    write_json(new / "generation_config.json", ids)
+    ends = {"eos_token_id": [config.eos_token_id], "pad_token_id": config.pad_token_id}
+    write_json(new / "generation_config.json", ends | {"do_sample": False})
     if image_config is not None:
         write_json(new / "preprocessor_config.json", image_config_to_hf(image_config))
     if tokenizer is not None:
@@ -239,17 +259,17 @@ def save(folder, model: Qwen2_5_VL, tokenizer=None, image_config: ImageConfig | 
 
 
 def save_state(path, state):
-    """Write nested dicts, lists and tuples of tensors and JSON values to one safetensors file, atomically.
+    """Write nested dicts, lists and tuples of tensors and JSON values to one safetensors file.
 
-    The tensors are the file's tensors, the rest is JSON in its header. Keys keep their type, floats every bit
-    and shared tensors stay shared. For exact resume put in the model's and optimizers' state_dicts, the step,
-    the data's position and the random states (torch.get_rng_state() is a tensor already).
+    The tensors are the file's tensors, and the rest is JSON in its header. Keys keep their type,
+    floats every bit, and shared tensors stay shared.
     """
     path, tensors, names = Path(path), {}, {}
 
     def encode(value):
         if isinstance(value, Tensor):
-            same = (value.data_ptr() or id(value), value.shape, value.stride(), value.dtype, value.device)
+            layout = (value.shape, value.stride(), value.dtype, value.device)
+            same = (value.data_ptr() or id(value), *layout)
             if same not in names:
                 names[same] = str(len(names))
                 tensors[names[same]] = own_storage(value)
@@ -272,13 +292,14 @@ def save_state(path, state):
 
 
 def own_storage(tensor: Tensor) -> Tensor:
-    """The tensor on the CPU, contiguous and not a view into a larger one, as safetensors wants it."""
+    """The tensor on the CPU, contiguous and no view into a larger one, as safetensors needs it."""
     tensor = tensor.detach().cpu().contiguous()
-    return tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()
+    is_whole = tensor.untyped_storage().nbytes() == tensor.nbytes
+    return tensor if is_whole else tensor.clone()
 
 
 def load_state(path):
-    """Read what save_state wrote, tensors on the CPU. CheckpointError for a missing or damaged file."""
+    """What save_state wrote, tensors on the CPU. CheckpointError if it is missing or damaged."""
     path = Path(path)
     if not path.exists():
         raise CheckpointError(f"{path}: no such file")

@@ -1,7 +1,9 @@
-"""Batched sampling with a KV cache. A prompt's pictures and text are computed once for its whole group.
+"""Batched sampling with a KV cache.
 
-Prompts are padded on the left so that all completions start in the same column; every token's position is
-given, nothing is guessed from the padding.
+    python -m nanoladder.generate --model RUN --image room.png "Locate the chair."    # see ask.py
+
+Prompts are padded on the left, so that all completions start in the same column. Each prompt's
+pictures and text are computed once for its whole group of samples.
 """
 
 from bisect import bisect_right
@@ -13,28 +15,27 @@ from torch import Tensor
 
 from nanoladder.model import KVCache, Qwen2_5_VL
 
-# Patches that go through the vision tower at once. What stays in a CPU's cache is twice as fast; a GPU wants many, but
-# its memory ends somewhere.
+# Patches encoded at once: as many as a CPU's cache, or a GPU's memory, holds.
 CPU_PATCHES, GPU_PATCHES = 1200, 100_000
 
 
 class Completions(NamedTuple):
-    """Rows: all samples of the first prompt, then of the second; C is the length of the longest."""
+    """All G samples of the first prompt, then of the second; C is the length of the longest."""
 
-    ids: Tensor  # [B*G, C] filled with the first end id behind the end
-    mask: Tensor  # [B*G, C] true up to and including the first end token
-    logprobs: Tensor  # [B*G, C] under policy_logprobs, 0 behind the end
+    ids: Tensor  # [B*G, C], filled with the first end id after the end
+    mask: Tensor  # [B*G, C], true up to and including the first end token
+    logprobs: Tensor  # [B*G, C] of policy_logprobs, 0 after the end
 
     def texts(self, tokenizer) -> list[str]:
-        """What each sample says, without the token that ends it."""
-        said = [ids[mask].tolist() for ids, mask in zip(self.ids, self.mask)]
-        return [tokenizer.decode([token for token in own if token not in tokenizer.eos_ids]) for own in said]
+        """The text of each sample, without the token that ends it."""
+        ends, kept = tokenizer.eos_ids, [ids[mask].tolist() for ids, mask in zip(*self[:2])]
+        return [tokenizer.decode([token for token in own if token not in ends]) for own in kept]
 
 
 def policy_logprobs(logits: Tensor, temperature: float = 1.0, banned_ids=()) -> Tensor:
-    """Log-probabilities [..., V] of the policy, in fp32: one definition for the sampler and the trainer.
+    """Log-probabilities [..., V] of the policy in fp32, the same for the sampler and the trainer.
 
-    Banned ids (vision placeholders: nothing could be put in their places) get probability 0.
+    Banned ids get probability 0: vision placeholders, whose places no picture could fill.
     """
     logits = logits.float() / temperature
     if len(banned_ids):
@@ -45,7 +46,7 @@ def policy_logprobs(logits: Tensor, temperature: float = 1.0, banned_ids=()) -> 
 
 
 def left_pad(prompts: list[dict], pad_id: int, device) -> tuple[Tensor, Tensor, Tensor]:
-    """input_ids [B, T], position_ids [3, B, T] and bool valid [B, T] of prompts moved to the right edge."""
+    """input_ids [B, T], position_ids [3, B, T], bool valid [B, T] of prompts padded on the left."""
     longest = max(len(prompt["input_ids"]) for prompt in prompts)
     ids = torch.full((len(prompts), longest), pad_id)
     positions = torch.zeros(3, len(prompts), longest, dtype=torch.long)
@@ -59,24 +60,27 @@ def left_pad(prompts: list[dict], pad_id: int, device) -> tuple[Tensor, Tensor, 
 
 
 def encode_pictures(model: Qwen2_5_VL, prompts: list[dict], device) -> list[Tensor]:
-    """image_embeds [M, D] of every prompt with pictures, so many encoded at a time as the device holds well.
+    """image_embeds [M, D] of every prompt that has pictures.
 
-    Prompts that share one pixel_values tensor ask about the same pictures, which are encoded once; a prompt that brings
-    its image_embeds keeps them.
+    Prompts that share one pixel_values tensor ask about the same pictures, which are encoded once.
+    A prompt that has image_embeds already keeps them.
     """
     limit = GPU_PATCHES if device.type == "cuda" else CPU_PATCHES
     shown = [prompt for prompt in prompts if prompt.get("grid_thw")]
-    embeds = {id(prompt["pixel_values"]): prompt["image_embeds"] for prompt in shown if "image_embeds" in prompt}
-    waiting = list({key: prompt for prompt in shown if (key := id(prompt["pixel_values"])) not in embeds}.values())
+    embeds = {id(p["pixel_values"]): p["image_embeds"] for p in shown if "image_embeds" in p}
+    waiting = {id(p["pixel_values"]): p for p in shown if id(p["pixel_values"]) not in embeds}
+    waiting = list(waiting.values())
     while waiting:
         reach = list(accumulate(len(prompt["pixel_values"]) for prompt in waiting))
         few = waiting[: max(1, bisect_right(reach, limit))]
         waiting = waiting[len(few) :]
         pixel_values = torch.cat([prompt["pixel_values"] for prompt in few]).to(device)
-        encoded = model.visual(pixel_values, [grid for prompt in few for grid in prompt["grid_thw"]])
+        encoded = model.visual(
+            pixel_values, [grid for prompt in few for grid in prompt["grid_thw"]]
+        )
         merged = model.config.vision.spatial_merge_size**2  # patches in an image token
         lengths = [len(prompt["pixel_values"]) // merged for prompt in few]
-        embeds |= {id(prompt["pixel_values"]): own for prompt, own in zip(few, encoded.split(lengths))}
+        embeds |= {id(p["pixel_values"]): own for p, own in zip(few, encoded.split(lengths))}
     return [embeds[id(prompt["pixel_values"])] for prompt in shown]
 
 
@@ -90,57 +94,82 @@ def generate(
     banned_ids=(),
     group_size: int = 1,
     generator: torch.Generator | None = None,
+    on_token=None,
 ) -> Completions:
     """Complete each prompt group_size times; greedy at temperature 0, else from the pure softmax.
 
-    prompts: dicts of input_ids [T], position_ids [3, T] (mrope_position_ids), and for those with pictures
-    pixel_values [N, ...] and grid_thw, and image_embeds where they are known already. generator: on the model's device,
-    for samples that can be repeated.
+    prompts: dicts of batches.encode_prompt(..., ask=True), with image_embeds where these are known
+    already. generator: on the model's device, for samples that can be repeated. on_token(ids) gets
+    the new token of every sample that is still being completed.
     """
-    device, dtype = model.lm_head.weight.device, model.lm_head.weight.dtype
-    ids, positions, valid = left_pad(prompts, eos_ids[0], device)
-    (B, T), G = ids.shape, group_size
-    image_embeds = encode_pictures(model, prompts, device)
-    image_embeds = torch.cat(image_embeds) if image_embeds else None
-    causal = torch.ones(T, T, dtype=torch.bool, device=device).tril()
-    itself = torch.eye(T, dtype=torch.bool, device=device)  # padding must see something, or it turns into NaN
-    mask = None if bool(valid.all()) else ((causal & valid[:, None]) | itself)[:, None]  # [B, 1, T, T]
-    prompt = KVCache.empty(model.config, B, T, device, dtype)
-    hidden = model(ids, positions, image_embeds, mask, prompt)[:, -1]  # [B, D]
-
+    device = model.lm_head.weight.device
+    prompt, hidden, position, seen = prefill(model, prompts, eos_ids[0], device)
+    B, G = len(prompts), group_size
+    dtype = model.lm_head.weight.dtype
     cache = KVCache.empty(model.config, B * G, max_new_tokens, device, dtype, prompt)
-    hidden = hidden.repeat_interleave(G, dim=0)
-    position = (positions.amax(dim=(0, 2)) + 1).repeat_interleave(G)  # [B*G]
-    seen = None if mask is None else valid[:, None, None]  # [B, 1, 1, T]
+    hidden = hidden.repeat_interleave(G, dim=0)  # [B*G, D]
+    position = position.repeat_interleave(G)  # [B*G]
     ends = torch.tensor(eos_ids, device=device)
     alive = torch.ones(B * G, dtype=torch.bool, device=device)
-    rows = torch.arange(B * G, device=device)  # of the result, still carried along
+    rows = torch.arange(B * G, device=device)  # rows of the result that are still carried along
     ids = torch.full((B * G, max_new_tokens), eos_ids[0], device=device)
     chosen = torch.zeros(B * G, max_new_tokens, device=device)
     for step in range(max_new_tokens):
-        logprobs = policy_logprobs(model.lm_head(hidden), temperature or 1.0, banned_ids)  # [rows, V]
-        if temperature:
-            # One random number a row: torch.multinomial draws V of them, which takes nano a sixth of its time.
-            heaped = logprobs.exp().cumsum(dim=-1)
-            drawn = torch.rand(len(heaped), 1, generator=generator, device=device) * heaped[:, -1:]
-            token = torch.searchsorted(heaped, drawn, right=True)  # [rows, 1]
-        else:
-            token = logprobs.argmax(dim=-1, keepdim=True)
+        logprobs = policy_logprobs(model.lm_head(hidden), temperature or 1.0, banned_ids)
+        token = draw(logprobs, temperature, generator)  # [rows, 1]
         ids[rows, step], chosen[rows, step] = token[:, 0], logprobs.gather(1, token)[:, 0]
+        if on_token:
+            on_token(token[:, 0])
         alive = alive & ~torch.isin(token[:, 0], ends)
         groups = alive.view(-1, G)
         most = int(groups.sum(dim=1).max())
         if most == 0 or step + 1 == max_new_tokens:
             break
         asked = groups.any(dim=1)
-        if 2 * int(asked.sum()) * most <= len(alive):  # half of the places can be freed, as many of each prompt
+        if 2 * int(asked.sum()) * most <= len(alive):  # half of the rows can be dropped
             first = torch.arange(0, len(alive), G, device=device)[:, None]
-            keep = (first + groups.int().argsort(dim=1, descending=True, stable=True)[:, :most])[asked].flatten()
+            unfinished_first = groups.int().argsort(dim=1, descending=True, stable=True)
+            keep = (first + unfinished_first[:, :most])[asked].flatten()
             rows, alive, token, position = rows[keep], alive[keep], token[keep], position[keep]
-            cache, seen, G = cache.select(keep, asked), None if seen is None else seen[asked], most
+            seen = None if seen is None else seen[asked]
+            cache, G = cache.select(keep, asked), most
         hidden = model(token, position.expand(3, -1)[..., None], None, seen, cache)[:, -1]
         position = position + 1
     is_end = torch.isin(ids, ends)
-    mask = is_end.cumsum(dim=1) - is_end.long() == 0  # what follows the first end is no answer
+    mask = is_end.cumsum(dim=1) - is_end.long() == 0  # true up to and including the first end
     ids, chosen = ids.masked_fill(~mask, eos_ids[0]), chosen.masked_fill(~mask, 0.0)
     return Completions(ids[:, : step + 1], mask[:, : step + 1], chosen[:, : step + 1])
+
+
+def prefill(model, prompts, pad_id, device):
+    """Run the prompts once -> their cache, last hidden state [B, D], next position [B], and mask.
+
+    The mask [B, 1, 1, T] is true where a prompt has a token; None where no prompt is padded.
+    """
+    ids, positions, valid = left_pad(prompts, pad_id, device)
+    B, T = ids.shape
+    image_embeds = encode_pictures(model, prompts, device)
+    image_embeds = torch.cat(image_embeds) if image_embeds else None
+    causal = torch.ones(T, T, dtype=torch.bool, device=device).tril()
+    itself = torch.eye(T, dtype=torch.bool, device=device)  # padding that sees nothing gives NaN
+    padded = not bool(valid.all())
+    mask = ((causal & valid[:, None]) | itself)[:, None] if padded else None  # [B, 1, T, T]
+    cache = KVCache.empty(model.config, B, T, device, model.lm_head.weight.dtype)
+    hidden = model(ids, positions, image_embeds, mask, cache)[:, -1]
+    return cache, hidden, positions.amax(dim=(0, 2)) + 1, valid[:, None, None] if padded else None
+
+
+def draw(logprobs: Tensor, temperature: float, generator) -> Tensor:
+    """log-probabilities [rows, V] -> a token a row [rows, 1]; the likeliest at temperature 0."""
+    if not temperature:
+        return logprobs.argmax(dim=-1, keepdim=True)
+    # One random number a row. torch.multinomial draws V of them, a sixth of a small model's time.
+    heaped = logprobs.exp().cumsum(dim=-1)
+    drawn = torch.rand(len(heaped), 1, generator=generator, device=heaped.device) * heaped[:, -1:]
+    return torch.searchsorted(heaped, drawn, right=True)
+
+
+if __name__ == "__main__":
+    from nanoladder import ask, command
+
+    command.run_script(ask.main)

@@ -1,10 +1,10 @@
-"""Pictures in: resize once, cut into patches, carry boxes along. Equals transformers' Qwen2VLImageProcessor.
+"""Pictures in: resize once, cut into patches, rescale boxes. Equals Qwen2VLImageProcessor.
 
 Shapes: B pictures, F frames, H, W pixels, p patch size, m merge size, N patches.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
@@ -15,16 +15,16 @@ from PIL import Image
 from torch import Tensor
 
 MAX_FILE_PIXELS = 100_000_000  # a larger file is damaged or hostile
-COUNTED = 8  # pictures whose third coordinate lies between -1 and 1, as x and y do; later ones go on beyond
+COUNTED = 8  # pictures whose number lies between -1 and 1, as x and y do; later ones lie beyond 1
 
 
 class ImageError(ValueError):
-    """A picture that cannot be used; one line that names the file."""
+    """A picture that cannot be used; its message names the file."""
 
 
 @dataclass(frozen=True)
 class ImageConfig:
-    """How pictures become patches; the defaults are the published Qwen2.5-VL's (mean and std of CLIP)."""
+    """How pictures become patches. The defaults are the published Qwen2.5-VL's."""
 
     patch_size: int = 14  # pixels
     merge_size: int = 2  # patches a side of one image token
@@ -33,17 +33,25 @@ class ImageConfig:
     max_pixels: int = 1280 * 28 * 28
     mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
     std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
-    # Three more channels, ours alone: each pixel's x and y (CoordConv, arXiv 1807.03247), and which picture it is of.
+    # Three more channels, which the published models lack: each pixel's x and y (CoordConv, arXiv
+    # 1807.03247) and the number of its picture.
     coordinates: bool = False
 
     @property
     def factor(self) -> int:
-        """Both sides of a resized picture are multiples of this many pixels: the side of an image token."""
+        """Side of an image token in pixels; both sides of a resized picture are multiples of it."""
         return self.patch_size * self.merge_size
 
 
-def smart_resize(height: int, width: int, factor: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
-    """Nearest multiples of `factor` (ties to even) with an area within the limits, aspect ratio about kept.
+def blank_images(config: ImageConfig) -> ImageConfig:
+    """The config under which every picture looks the same: its contrast is divided by a billion."""
+    return replace(config, std=(1e9,) * 3)
+
+
+def smart_resize(
+    height: int, width: int, factor: int, min_pixels: int, max_pixels: int
+) -> tuple[int, int]:
+    """Nearest multiples of `factor` (ties to even), with an area within the limits.
 
     Returns (height, width). Raises ValueError for aspect ratios above 200.
         smart_resize(968, 1296, 28, 56 * 56, 1280 * 28 * 28) -> (840, 1148)
@@ -53,36 +61,38 @@ def smart_resize(height: int, width: int, factor: int, min_pixels: int, max_pixe
     tall, wide = round(height / factor) * factor, round(width / factor) * factor
     if tall * wide > max_pixels:
         shrink = math.sqrt(height * width / max_pixels)
-        tall, wide = (max(factor, math.floor(side / shrink / factor) * factor) for side in (height, width))
+        sides = (math.floor(side / shrink / factor) * factor for side in (height, width))
+        tall, wide = (max(factor, side) for side in sides)
     elif tall * wide < min_pixels:
         grow = math.sqrt(min_pixels / (height * width))
         tall, wide = (math.ceil(side * grow / factor) * factor for side in (height, width))
     return tall, wide
 
 
-def fit(size: tuple[int, int], config: ImageConfig) -> tuple[int, int]:
-    """(width, height) of a picture as the model will see it."""
-    height, width = smart_resize(size[1], size[0], config.factor, config.min_pixels, config.max_pixels)
-    return width, height
+def resized_size(size: tuple[int, int], config: ImageConfig) -> tuple[int, int]:
+    """(width, height) of a picture of the given (width, height) as the model will see it."""
+    limits = config.factor, config.min_pixels, config.max_pixels
+    return smart_resize(size[1], size[0], *limits)[::-1]
 
 
 def rescale_box(box, from_size: tuple[int, int], to_size: tuple[int, int]) -> list[float]:
-    """Carry a box (x1, y1, x2, y2) from a picture of one (width, height) to the same picture at another.
+    """A box (x1, y1, x2, y2) of a picture of one (width, height), in the picture at another size.
 
-    rescale_box((0, 0, 50, 20), (100, 100), fit((100, 100), config)) gives the box the model is to answer.
+    rescale_box(box, size, resized_size(size, config)) is in the model's pixels.
     """
     x, y = to_size[0] / from_size[0], to_size[1] / from_size[1]
     return [box[0] * x, box[1] * y, box[2] * x, box[3] * y]
 
 
 def load_image(path) -> Image.Image:
-    """Read one picture as RGB. Raises ImageError for a missing, damaged, truncated or absurdly large file."""
+    """Read one picture as RGB. ImageError where the file is missing, damaged or absurdly large."""
     if not Path(path).is_file():
         raise ImageError(f"{path}: no such image")
     try:
         with Image.open(path) as image:
             if image.width * image.height > MAX_FILE_PIXELS:
-                raise ImageError(f"{path}: {image.width} x {image.height} pixels is too large to be an image")
+                pixels = f"{image.width} x {image.height} pixels"
+                raise ImageError(f"{path}: {pixels} is too large to be an image")
             return image.convert("RGB")
     except Image.DecompressionBombError:
         raise ImageError(f"{path}: too large to be an image") from None
@@ -92,7 +102,7 @@ def load_image(path) -> Image.Image:
 
 @lru_cache
 def normal_values(config: ImageConfig) -> np.ndarray:
-    """What each of the 256 levels of each channel becomes: (level / 255 - mean) / std. -> float32 [3, 256]"""
+    """(level / 255 - mean) / std of each of the 256 levels of each channel -> float32 [3, 256]"""
     levels = (np.arange(256) * (1 / 255)).astype(np.float32)
     return (levels - np.float32(config.mean)[:, None]) / np.float32(config.std)[:, None]
 
@@ -107,20 +117,21 @@ def cut(clips: np.ndarray, config: ImageConfig) -> np.ndarray:
 
 @lru_cache
 def coordinate_patches(height: int, width: int, config: ImageConfig) -> np.ndarray:
-    """x and y of the pixels of one temporal patch, -1 at the left and upper edge, 1 at the others. -> [2, N, ...]"""
+    """x and y of a picture's pixels, from -1 (left, top) to 1 -> [2, N, temporal * p * p]"""
     x, y = ((np.arange(side, dtype=np.float32) * 2 + 1) / side - 1 for side in (width, height))
     frame = np.stack(np.meshgrid(x, y), axis=-1)  # [H, W, 2]
     return cut(np.broadcast_to(frame, (1, config.temporal_patch_size, *frame.shape)), config)
 
 
 def patchify(clips: np.ndarray, config: ImageConfig, first: int = 0) -> np.ndarray:
-    """Cut uint8 clips [B, F, H, W, 3] into float32 patches [B*N, 3 * temporal * p * p], or 6 with coordinates.
+    """Cut uint8 clips [B, F, H, W, 3] into float32 patches [B*N, C * temporal * p * p].
 
-    A still has F = 1; F short of whole temporal patches repeats the last frame. H and W are multiples of
-    config.factor. Patches come block by block: the m x m that share an image token follow one another. Stills, and
-    the temporal patches of a video, are counted from `first` on.
+    A still has F = 1; where frames are missing to a whole temporal patch, the last one is repeated.
+    H and W are multiples of config.factor. The m x m patches of an image token follow one another.
+    Stills, and the temporal patches of a video, are numbered from `first` on.
     """
-    clips = np.concatenate([clips] + [clips[:, -1:]] * (-clips.shape[1] % config.temporal_patch_size), axis=1)
+    missing = -clips.shape[1] % config.temporal_patch_size
+    clips = np.concatenate([clips] + [clips[:, -1:]] * missing, axis=1)
     blocks = cut(clips, config)  # [3, B*N, 2*p*p]
     patches = np.empty((blocks.shape[1], 3 + 3 * config.coordinates, blocks.shape[2]), np.float32)
     for channel, values in enumerate(normal_values(config)):
@@ -129,12 +140,13 @@ def patchify(clips: np.ndarray, config: ImageConfig, first: int = 0) -> np.ndarr
         where = coordinate_patches(*clips.shape[2:4], config)  # the same for every picture
         pictures, size = len(patches) // where.shape[1], where.shape[1]
         patches[:, 3:5] = np.tile(where, (1, pictures, 1)).swapaxes(0, 1)
-        patches[:, 5] = np.repeat((2 * (first + np.arange(pictures)) + 1) / COUNTED - 1, size)[:, None]
+        numbers = (2 * (first + np.arange(pictures)) + 1) / COUNTED - 1
+        patches[:, 5] = np.repeat(numbers, size)[:, None]
     return patches.reshape(len(patches), -1)
 
 
 def resize(image, size: tuple[int, int]) -> np.ndarray:
-    """A PIL image or uint8 array [H, W, 3] -> uint8 [height, width, 3] by antialiased bicubic, if need be."""
+    """A PIL image or uint8 [H, W, 3] -> uint8 [height, width, 3], by antialiased bicubic."""
     if isinstance(image, np.ndarray) and image.shape[1::-1] == size:
         return image
     image = image if isinstance(image, Image.Image) else Image.fromarray(image)
@@ -148,20 +160,22 @@ def size_of(image) -> tuple[int, int]:
 
 
 def preprocess(images: list, config: ImageConfig) -> tuple[Tensor, list[tuple[int, int, int]]]:
-    """Stills (PIL or uint8 [H, W, 3], any sizes) -> pixel_values [N, C*2*p*p], grids (1, rows, columns)."""
-    arrays = [resize(image, fit(size_of(image), config)) for image in images]
+    """Stills (PIL or uint8 [H, W, 3]) -> pixel_values [N, C*2*p*p], grids (1, rows, columns)."""
+    arrays = [resize(image, resized_size(size_of(image), config)) for image in images]
     patches, first = [], 0
     for _, same in groupby(arrays, np.shape):
         clips = np.stack(list(same))[:, None]
         patches.append(patchify(clips, config, first))
         first += len(clips)
-    grids = [(1, len(array) // config.patch_size, len(array[0]) // config.patch_size) for array in arrays]
+    grids = [
+        (1, len(array) // config.patch_size, len(array[0]) // config.patch_size) for array in arrays
+    ]
     return torch.from_numpy(np.concatenate(patches) if len(patches) > 1 else patches[0]), grids
 
 
 def preprocess_video(frames: list, config: ImageConfig) -> tuple[Tensor, tuple[int, int, int]]:
-    """Frames of one video, fitted as the first is -> pixel_values [N, C*2*p*p], grid (t, rows, columns)."""
-    width, height = fit(size_of(frames[0]), config)
+    """Frames of one video, resized as the first is -> pixel_values [N, C*2*p*p] and its grid."""
+    width, height = resized_size(size_of(frames[0]), config)
     clip = np.stack([resize(frame, (width, height)) for frame in frames])[None]  # [1, F, H, W, 3]
     steps = -(-len(frames) // config.temporal_patch_size)
     grid = (steps, height // config.patch_size, width // config.patch_size)

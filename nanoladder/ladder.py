@@ -1,12 +1,12 @@
-"""The whole ladder in one command: every rung a run of its own, scored on every benchmark, then one table.
+"""The whole ladder in one command: every stage is a run, scored on every benchmark, then one table.
 
-    python train.py --stage all                         # base -> stage 1 -> stage 2 -> cold start -> GRPO
-    python train.py --stage all --skip 1                # without perception: one of the paper's ablations
-    python train.py --stage all --data-types video      # without single images and views: another
+    python train.py --stage all                      # base, stages 1 and 2, cold start, GRPO
+    python train.py --stage all --skip 1             # without perception, an ablation of the paper
+    python train.py --stage all --data-types video   # without single images and views, another one
 
-Rungs are folders of --out (runs/ladder): base, stage1, stage2, cold, rl. One that is done is kept and one that was
-killed goes on from its last saved state, so after any interruption the same command goes on. ladder.json keeps the
-scores of all, and report.html of the last rung shows the curves of all.
+The runs are folders of --out (runs/ladder): base, stage1, stage2, cold, rl. A finished one is kept
+and a killed one goes on from its last saved state, so after any interruption the same command goes
+on. ladder.json keeps the scores of all of them.
 """
 
 import os
@@ -17,72 +17,97 @@ from pathlib import Path
 import torch
 
 from nanoladder.checkpoint import BASE
-from nanoladder.common import RunFolder, UserError, read_json, write_json
-from nanoladder.evaluate import BENCHMARKS
-from nanoladder.tables import Table, as_text, percent
+from nanoladder.command import UserError, flag
+from nanoladder.files import RunFolder, read_json, write_json
+from nanoladder.tables import Table, as_text, percent, percents, plain, spatial
 
 ROOT = Path(__file__).parent.parent
-# Rung: its folder, its command, and how it is asked when scored.
-RUNGS = {
+# Each stage's folder, its command, and the flags with which it is scored.
+STAGES = {
     "1": ("stage1", ["train.py", "--stage", "1"], []),
     "2": ("stage2", ["train.py", "--stage", "2"], []),
     "cold": ("cold", ["train.py", "--stage", "cold"], ["--think"]),
     "3": ("rl", ["rl.py"], ["--think"]),
 }
-HANDED_ON = ("data", "data_types", "steps", "eval_rows", "seed")  # settings that every rung gets, where they are given
-EVAL_ROWS = 300  # of each benchmark, the fixed subset
+FORWARDED = ("data", "data_types", "steps", "eval_rows", "seed")  # settings that every stage gets
+EVAL_ROWS = 300  # of each benchmark, always the same subset
+
+
+def ladder_settings(given):
+    """The values between train.py's defaults and the given flags, for --stage all."""
+    if given.get("resume"):
+        raise UserError("--stage all goes on by itself: give the same command without --resume")
+    if own := given.keys() - {"stage", "out", "skip", *FORWARDED}:
+        known = ", ".join(map(flag, FORWARDED))
+        raise UserError(f"{flag(min(own))} differs from stage to stage: --stage all takes {known}")
+    return {"out": "runs/ladder", "steps": None, "eval_rows": 100}
 
 
 def climb_ladder(s):
-    """Train and score what is missing, print the table. s: train.py's settings."""
-    out, handed = Path(s.out), []
-    for name in HANDED_ON:
+    """Train and score what is missing, and print the table. s: train.py's settings."""
+    out, forwarded = Path(s.out), []
+    for name in FORWARDED:
         if (value := getattr(s, name)) is not None:
-            handed += ["--" + name.replace("_", "-"), *map(str, value if isinstance(value, tuple) else [value])]
-    climbed, before = [("base", BASE, out / "base", [])], BASE  # rung, checkpoint, folder of its scores, how asked
-    direct = "cold" in s.skip  # who never learned to think in tags answers as rung 2 does
-    for rung, (name, command, asked) in RUNGS.items():
-        if rung in s.skip:
+            values = value if isinstance(value, tuple) else [value]
+            forwarded += [flag(name), *map(str, values)]
+    # A policy that never learned to think in tags answers directly.
+    direct = "cold" in s.skip
+    runs, before = [("base", BASE, out / "base", [])], BASE  # name, checkpoint, scores, how asked
+    for stage, (name, command, asked) in STAGES.items():
+        if stage in s.skip:
             continue
         run = RunFolder(out / name)
         if not (run.path / "scores.json").exists():
-            start = ["--resume"] if run.state.exists() else ["--init", str(before), *handed]
-            call([*command, "--out", str(run.path), *start, *(["--no-think"] if direct and rung == "3" else [])])
-        climbed.append((name, run.path, run.path / "eval", [] if direct else asked))
+            start = ["--resume"] if run.state.exists() else ["--init", str(before), *forwarded]
+            think = ["--no-think"] if direct and stage == "3" else []
+            call([*command, "--out", str(run.path), *start, *think])
+        runs.append((name, run.path, run.path / "eval", [] if direct else asked))
         before = run.path
-    rows = {name: score(s, *scored) for name, *scored in climbed}  # now that all data is made
+    rows = {name: score(s, *run) for name, *run in runs}  # only now is all data made
     write_json(out / "ladder.json", rows)
-    print(as_text([table(rows)]))
+    print(as_text([ladder_table(rows)]))
 
 
 def score(s, model, folder, asked):
-    """What scores.json in the folder says of a model, scored now if it was not."""
+    """The content of scores.json in the folder; the model is scored now if it was not."""
     if not (folder / "scores.json").exists():
         data = ["--data", s.data] if s.data else []
-        call(["eval.py", "--model", str(model), "--out", str(folder), "--rows", str(EVAL_ROWS), *data, *asked])
+        flags = ["--model", str(model), "--out", str(folder), "--rows", str(EVAL_ROWS)]
+        call(["eval.py", *flags, *data, *asked])
     return read_json(folder / "scores.json")
 
 
-def table(rows):
-    """A row for each rung of {name: scores.json}: every benchmark, their mean, its interval and that of
-    their out-of-domain twins, in percent, and the mean IoU of boxes."""
+def ladder_table(rows):
+    """A row for each stage of {name: scores.json}.
+
+    Every benchmark, their mean with its interval, and the mean of their out-of-domain twins in
+    percent; and the mean IoU of boxes in and out of domain.
+    """
+    first = next(iter(rows.values()))
+    benchmarks = [name for name in spatial(first) if not name.endswith("-ood")]
     lines = []
     for name, scores in rows.items():
-        averages = [*(scores[benchmark]["avg"] for benchmark in BENCHMARKS.values()), scores["overall"]]
-        low_high = "-".join(map(percent, scores["intervals"]["overall"]))
-        boxes = [f"{scores['localization'][split]['iou']:.3f}" for split in ("test", "ood")]
-        lines.append((name, *map(percent, averages), low_high, percent(scores["overall-ood"]), *boxes))
-    columns = ("%", *BENCHMARKS.values(), "overall", "95 %", "overall-ood", "IoU", "IoU-ood")
+        averages = [*(scores[benchmark]["avg"] for benchmark in benchmarks), scores["overall"]]
+        low_high = percents(scores["intervals"]["overall"])
+        boxes = plain(scores).get("localization", {})
+        ious = [f"{boxes[split]['iou']:.3f}" if split in boxes else "" for split in ("test", "ood")]
+        ood = percent(scores.get("overall-ood"))
+        lines.append((name, *map(percent, averages), low_high, ood, *ious))
+    columns = ("%", *benchmarks, "overall", "95 %", "overall-ood", "IoU", "IoU-ood")
     return Table("the ladder", columns, lines)
 
 
 def call(command):
-    """Run a script on every GPU, or on a CPU in two processes that share the cores: nano's steps are too small for one
-    to use two cores well."""
+    """Run a script on every GPU, or on a CPU in two processes.
+
+    A small model's steps are too short for one process to use two cores well.
+    """
     cores = os.cpu_count() or 1
     ranks = torch.cuda.device_count() or min(2, cores)
-    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"] if ranks > 1 else []
-    threads = {"OMP_NUM_THREADS": str(cores // ranks)}
-    print("\n$ python " + " ".join([*torchrun, *command]), flush=True)
-    if subprocess.run([sys.executable, *torchrun, *command], cwd=ROOT, env=os.environ | threads).returncode:
-        raise UserError(f"{command[0]} failed; the reason is above. The same command goes on from here.")
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
+    start = torchrun if ranks > 1 else []
+    print("\n$ python " + " ".join([*start, *command]), flush=True)
+    script = [str(ROOT / command[0]), *command[1:]]
+    environment = os.environ | {"OMP_NUM_THREADS": str(cores // ranks)}
+    if subprocess.run([sys.executable, *start, *script], env=environment).returncode:
+        raise UserError(f"{command[0]} failed; the reason is above. The same command goes on here.")

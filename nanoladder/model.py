@@ -1,8 +1,8 @@
 """Qwen2.5-VL from scratch: vision transformer, decoder, KV cache, M-RoPE (arXiv 2502.13923).
 
-The same code runs a 2 M-parameter laptop model and the published 3B and 7B: only the Config differs.
-Parameters carry the names of the published Hugging Face checkpoints. Read from the bottom up:
-rotary positions, vision (plan, attention, block, transformer), decoder (cache, attention, layer), model.
+The same code runs a model of 2 million parameters and the published 3B and 7B; only the Config
+differs. Parameters have the names of the published Hugging Face checkpoints. Read it from the
+bottom up: the whole model, the decoder, the vision transformer, rotary positions.
 
 Shapes: B batch, T tokens, S tokens attended to, D width, H heads, K key/value heads, Dh head width,
         N patches of all images, M merged patches (image tokens), L patches a segment, C channels.
@@ -41,7 +41,7 @@ class VisionConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """Shape of the whole model; token ids belong to the tokenizer and are given at construction."""
+    """Shape of the whole model. The defaults are the published 3B's."""
 
     vision: VisionConfig = field(default_factory=VisionConfig)
     vocab_size: int = 151936
@@ -67,25 +67,23 @@ class Config:
         return self.hidden_size // self.num_attention_heads
 
 
-# A narrow head must do with few frequencies. To find an object by its name, a word is compared with image tokens
-# at any distance, so most of them must hardly turn: theta 10,000, and time gets the two fastest. That leaves the
-# width axis too slow to tell columns apart, and no token says which picture it is of: so nano and small read three
-# more channels, each pixel's x and y and the picture's number (ImageConfig.coordinates).
+# A narrow head has few rotary frequencies. A word is compared with image tokens at any distance, so
+# most frequencies must be slow (theta 10,000), and time gets the two fastest. The width axis is
+# then too slow to tell columns apart, and no token says which picture it belongs to. Therefore nano
+# and small read three more channels: each pixel's x and y, and its picture's number
+# (ImageConfig.coordinates).
 PRESETS = {
     "nano": Config(
-        VisionConfig(4, 128, 256, 4, 128, patch_size=8, window_size=48, fullatt_block_indexes=(1, 3), in_channels=6),
-        vocab_size=1024, hidden_size=128, intermediate_size=384, num_hidden_layers=4, num_attention_heads=4,
-        num_key_value_heads=2, rope_theta=1e4, mrope_section=(2, 3, 11), max_position_embeddings=4096,
+        VisionConfig(4, 128, 256, 4, 128, 8, 2, 2, 48, (1, 3), in_channels=6),
+        vocab_size=1024, hidden_size=128, intermediate_size=384, num_hidden_layers=4,
+        num_attention_heads=4, num_key_value_heads=2, rope_theta=1e4, mrope_section=(2, 3, 11),
+        max_position_embeddings=4096,
     ),
     "small": Config(
-        VisionConfig(8, 384, 1024, 6, 512, patch_size=8, window_size=64, fullatt_block_indexes=(3, 7), in_channels=6),
-        vocab_size=1024, hidden_size=512, intermediate_size=1408, num_hidden_layers=8, num_attention_heads=8,
-        num_key_value_heads=4, rope_theta=1e4, mrope_section=(4, 6, 22), max_position_embeddings=8192,
-    ),
-    "3b": Config(),
-    "7b": Config(
-        VisionConfig(out_hidden_size=3584), vocab_size=152064, hidden_size=3584, intermediate_size=18944,
-        num_hidden_layers=28, num_attention_heads=28, num_key_value_heads=4, tie_word_embeddings=False,
+        VisionConfig(8, 384, 1024, 6, 512, 8, 2, 2, 64, (3, 7), in_channels=6),
+        vocab_size=1024, hidden_size=512, intermediate_size=1408, num_hidden_layers=8,
+        num_attention_heads=8, num_key_value_heads=4, rope_theta=1e4, mrope_section=(4, 6, 22),
+        max_position_embeddings=8192,
     ),
 }  # fmt: skip
 
@@ -99,7 +97,7 @@ def rope_frequencies(theta: float, dim: int, device=None) -> Tensor:
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn the pairs (i, i + Dh/2) of x [..., Dh] by angles given as cos, sin [..., Dh/2], in fp32."""
+    """Turn the pairs (i, i + Dh/2) of x [..., Dh] by angles with cos, sin [..., Dh/2], in fp32."""
     a, b = x.float().chunk(2, dim=-1)
     return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1).type_as(x)
 
@@ -113,13 +111,14 @@ def mrope_position_ids(
 ) -> tuple[Tensor, int]:
     """Time, height and width position of every token of one sequence (Qwen2-VL, section 2.1).
 
-    Text advances all three axes together. A picture's tokens stand at (start + time, start + row, start +
-    column), rows and columns in merged patches; a still image takes no time scaling, a video's time is
-    tokens_per_second * seconds, truncated only at the end. What follows starts one past the largest position.
+    Text advances all three axes together. A picture's tokens stand at (start + time, start + row,
+    start + column), rows and columns in merged patches. A still image takes no time scaling; a
+    video's time is tokens_per_second * seconds, truncated only at the end. What follows starts one
+    past the largest position so far.
 
-    input_ids: T ids. Grids in order of appearance. second_per_grid_ts: each video's seconds a time step.
-    Returns position_ids [3, T] and the position of the next token. Raises ValueError where placeholders and
-    grids disagree.
+    input_ids: T ids. Grids in order of appearance. second_per_grid_ts: seconds of each video's
+    steps. Returns position_ids [3, T] and the position of the next token. ValueError where
+    placeholders and grids disagree.
         text, text, image of 2x2 tokens, text -> time   0 1 2 2 2 2 4
                                                  height 0 1 2 2 3 3 4
                                                  width  0 1 2 3 2 3 4
@@ -139,10 +138,14 @@ def mrope_position_ids(
         done, start = done + text, start + text
         if len(upcoming):
             (t, h, w), interval = next(kinds[ids[done]], ((0, 0, 0), 0.0))
-            where = np.indices((t, h // merge, w // merge)).reshape(3, -1)  # [3, tokens of this picture]
+            where = np.indices((t, h // merge, w // merge)).reshape(
+                3, -1
+            )  # [3, tokens of this picture]
             end = done + where.shape[1]
             if end == done or end > len(ids) or (ids[done:end] != ids[done]).any():
-                raise ValueError(f"placeholder tokens from {done} on do not match their grid {(t, h, w)}")
+                raise ValueError(
+                    f"placeholder tokens from {done} on do not match their grid {(t, h, w)}"
+                )
             where[0] = (where[0].astype(np.float32) * np.float32(interval)).astype(np.int64)
             parts.append(where + start)
             done, start = end, start + int(where.max()) + 1
@@ -152,10 +155,13 @@ def mrope_position_ids(
 
 
 def mrope_tables(position_ids: Tensor, config: Config) -> tuple[Tensor, Tensor]:
-    """cos and sin [B, 1, T, Dh/2] of position_ids [3, B, T]; each frequency follows its section's axis."""
-    frequencies = rope_frequencies(config.rope_theta, config.head_dim, position_ids.device)  # [Dh/2]
+    """position_ids [3, B, T] -> cos, sin [B, 1, T, Dh/2]; a section of frequencies has one axis."""
+    frequencies = rope_frequencies(
+        config.rope_theta, config.head_dim, position_ids.device
+    )  # [Dh/2]
     angle = position_ids[..., None] * frequencies  # [3, B, T, Dh/2]
-    angle = torch.cat([part[i] for i, part in enumerate(angle.split(config.mrope_section, dim=-1))], dim=-1)
+    sections = angle.split(config.mrope_section, dim=-1)
+    angle = torch.cat([section[axis] for axis, section in enumerate(sections)], dim=-1)
     return angle.cos()[:, None], angle.sin()[:, None]
 
 
@@ -163,16 +169,18 @@ def mrope_tables(position_ids: Tensor, config: Config) -> tuple[Tensor, Tensor]:
 
 
 class Segments(NamedTuple):
-    """Which patches attend to one another: consecutive runs of one length, or padded to the longest."""
+    """Which patches attend to one another: runs of one length, or padded to the longest."""
 
     length: int  # L, of the longest
-    gather: Tensor | None  # [segments * L] patch at each padded place; None when all runs have length L
+    gather: (
+        Tensor | None
+    )  # [segments * L] patch at each padded place; None when all runs have length L
     scatter: Tensor | None  # [N] padded place of each patch
     mask: Tensor | None  # [segments, 1, 1, L] true where a place holds a patch
 
 
 class VisionPlan(NamedTuple):
-    """All that depends on the images' sizes alone, in the order of windows."""
+    """What depends on the images' sizes alone; patches are in the order of their windows."""
 
     order: Tensor  # [M] merged patches, window after window
     inverse: Tensor  # [M] back to the order of reading
@@ -196,30 +204,37 @@ def make_segments(lengths: Tensor, device) -> Segments:
 
 @lru_cache(maxsize=1024)
 def plan_grid(config: VisionConfig, grid: Grid) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Of one picture: order of windows [M], patches a window, patches a frame, row and column [N, 2]."""
+    """One picture's window order [M], patches a window and a frame, and rows and columns [N, 2]."""
     (t, h, w), m = grid, config.spatial_merge_size
     if h % m or w % m or min(grid) < 1:
         raise ValueError(f"grid {grid} is not made of whole {m} x {m} blocks of patches")
     side = config.window_size // (config.patch_size * m)  # of a window, in merged patches
-    frame, row, col = torch.meshgrid(*map(torch.arange, (t, h // m, w // m)), indexing="ij")  # each [M]
+    frame, row, col = torch.meshgrid(
+        *map(torch.arange, (t, h // m, w // m)), indexing="ij"
+    )  # each [M]
     tall, wide = -(-h // (m * side)), -(-w // (m * side))  # windows a column, a row: none is empty
     window = ((frame * tall + row // side) * wide + col // side).flatten()  # [M]
     order = window.argsort(stable=True)
-    inner = torch.stack(torch.meshgrid(torch.arange(m), torch.arange(m), indexing="ij"), dim=-1)  # [m, m, 2]
-    place = torch.stack((row, col), dim=-1).view(-1, 1, 2) * m + inner.view(1, m * m, 2)  # [M, m*m, 2]
+    inner = torch.stack(
+        torch.meshgrid(torch.arange(m), torch.arange(m), indexing="ij"), dim=-1
+    )  # [m, m, 2]
+    place = torch.stack((row, col), dim=-1).view(-1, 1, 2) * m + inner.view(
+        1, m * m, 2
+    )  # [M, m*m, 2]
     return order, window.bincount() * m * m, torch.full((t,), h * w), place[order].view(-1, 2)
 
 
 @lru_cache(maxsize=64)
-@torch.inference_mode(False)  # a plan first made while generating must serve training too
+@torch.inference_mode(False)  # a plan made while generating serves training too
 @torch.no_grad()
 def plan_vision(config: VisionConfig, grids: tuple[Grid, ...], device: torch.device) -> VisionPlan:
-    """The plan of a list of pictures, made on the CPU and copied over: the device never waits."""
+    """The plan of a list of pictures, made on the CPU and copied to the device."""
     orders, windows, frames, places = zip(*(plan_grid(config, grid) for grid in grids), strict=True)
     starts = np.cumsum([0] + [len(order) for order in orders[:-1]])
     order = torch.cat([order + int(start) for order, start in zip(orders, starts, strict=True)])
     frequencies = rope_frequencies(10000.0, config.hidden_size // config.num_heads // 2)  # [Dh/4]
-    angle = (torch.cat(places)[..., None] * frequencies).view(-1, 1, 1, 2 * len(frequencies)).to(device)
+    angle = (torch.cat(places)[..., None] * frequencies).view(-1, 1, 1, 2 * len(frequencies))
+    angle = angle.to(device)
     return VisionPlan(
         order.to(device), order.argsort().to(device), angle.cos(), angle.sin(),
         make_segments(torch.cat(windows), device), make_segments(torch.cat(frames), device),
@@ -238,7 +253,7 @@ class SwiGLU(nn.Module):
 
 
 class PatchEmbed(nn.Module):
-    """A convolution whose stride is its kernel is a linear layer; only the weight's stored shape is 5-D."""
+    """A convolution whose stride is its kernel, so a linear layer; its stored weight is 5-D."""
 
     def __init__(self, c: VisionConfig):
         super().__init__()
@@ -264,7 +279,9 @@ class VisionAttention(nn.Module):
         qkv = torch.cat((rotate(qkv[:, :2], cos, sin), qkv[:, 2:]), dim=1)
         if gather is not None:
             qkv = qkv[gather]  # [segments * L, 3, H, Dh]
-        q, k, v = qkv.view(-1, length, *qkv.shape[1:]).permute(2, 0, 3, 1, 4)  # each [segments, H, L, Dh]
+        q, k, v = qkv.view(-1, length, *qkv.shape[1:]).permute(
+            2, 0, 3, 1, 4
+        )  # each [segments, H, L, Dh]
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         y = y.transpose(1, 2).reshape(-1, x.shape[1])  # [segments * L, D]
         return self.proj(y if scatter is None else y[scatter])
@@ -299,7 +316,7 @@ class PatchMerger(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-    """Patches of any number of images and videos -> image tokens; most blocks look inside windows only."""
+    """Patches of images and videos -> image tokens; most blocks attend inside windows only."""
 
     def __init__(self, c: VisionConfig):
         super().__init__()
@@ -309,14 +326,15 @@ class VisionTransformer(nn.Module):
         self.merger = PatchMerger(c)
 
     def forward(self, pixel_values: Tensor, grid_thw: list[Grid]) -> Tensor:
-        """pixel_values [N, C*2*p*p] of all pictures in a row and their grids -> image_embeds [M, D]."""
+        """pixel_values [N, C*2*p*p] and grids of all pictures -> image_embeds [M, D]."""
         grids = tuple(tuple(map(int, grid)) for grid in grid_thw)
         if (expected := sum(t * h * w for t, h, w in grids)) != len(pixel_values):
-            raise ValueError(f"grids ask for {expected} patches, pixel_values holds {len(pixel_values)}")
+            held = len(pixel_values)
+            raise ValueError(f"grids ask for {expected} patches, pixel_values holds {held}")
         return self.encode(pixel_values, plan_vision(self.config, grids, pixel_values.device))
 
     def encode(self, pixel_values: Tensor, plan: VisionPlan) -> Tensor:
-        """The part worth compiling: tensors in, tensors out."""
+        """The part that torch.compile takes: tensors in, tensors out."""
         unit = self.config.spatial_merge_size**2
         x = self.patch_embed(pixel_values)  # [N, Dv]
         x = x.view(-1, unit, x.shape[1])[plan.order].flatten(0, 1)  # [N, Dv], window after window
@@ -327,7 +345,7 @@ class VisionTransformer(nn.Module):
 
 
 def run(layer: nn.Module, recompute: bool, *args) -> Tensor:
-    """Call a layer, keeping its inner activations for the backward pass or computing them again there."""
+    """Call a layer; with recompute its activations are computed again in the backward pass."""
     if recompute and torch.is_grad_enabled():
         return checkpoint(layer, *args, use_reentrant=False)
     return layer(*args)
@@ -337,29 +355,29 @@ def run(layer: nn.Module, recompute: bool, *args) -> Tensor:
 
 
 class KVCache:
-    """Keys and values of every layer, allocated once: [layers, B, K, S, Dh], the first `length` in use.
+    """Keys and values of every layer [layers, B, K, S, Dh], of which the first `length` are used.
 
-    prompt: where there is one, a full cache of P rows. The first B/P of these sequences go on from its first row, the
-    next from its second. So a prompt that a whole group answers is held once, and read once in every step.
+    prompt: a full cache of P rows, or None. The first B/P sequences continue its first row, the
+    next ones its second row, and so on. So a prompt that a whole group answers is held only once.
     """
 
-    def __init__(self, keys: Tensor, values: Tensor, prompt: "KVCache | None" = None, length: int = 0):
+    def __init__(self, keys: Tensor, values: Tensor, prompt=None, length: int = 0):
         self.keys, self.values, self.prompt, self.length = keys, values, prompt, length
 
     @classmethod
-    def empty(cls, c: Config, batch_size: int, max_length: int, device, dtype, prompt=None) -> "KVCache":
+    def empty(cls, c: Config, batch_size: int, max_length: int, device, dtype, prompt=None):
         shape = (c.num_hidden_layers, batch_size, c.num_key_value_heads, max_length, c.head_dim)
         return cls(*(torch.empty(shape, device=device, dtype=dtype) for _ in range(2)), prompt)
 
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Store k, v [B, K, T, Dh] behind what is there; return all so far [B, K, length + T, Dh]."""
+        """Store k, v [B, K, T, Dh] after what is there -> all so far [B, K, length + T, Dh]."""
         end = self.length + k.shape[2]
         self.keys[layer, :, :, self.length : end] = k
         self.values[layer, :, :, self.length : end] = v
         return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
 
     def select(self, rows: Tensor, prompts: Tensor) -> "KVCache":
-        """A cache of some prompts, and of some rows of the batch, as many behind each of these prompts."""
+        """A cache of some prompts and some rows of the batch, equally many rows of each prompt."""
         layers, _, *rest = self.keys.shape
         keys, values = (x.new_empty(layers, len(rows), *rest) for x in (self.keys, self.values))
         keys[..., : self.length, :] = self.keys[:, rows, :, : self.length]
@@ -368,12 +386,14 @@ class KVCache:
         return KVCache(keys, values, prompt, self.length)
 
 
-def attend_behind(q: Tensor, k: Tensor, v: Tensor, prompt_k: Tensor, prompt_v: Tensor, mask: Tensor | None) -> Tensor:
-    """Attention of one new token of each of B sequences to the prompt that it shares with others, and to its own.
+def shared_prompt_attention(
+    q: Tensor, k: Tensor, v: Tensor, prompt_k: Tensor, prompt_v: Tensor, mask: Tensor | None
+) -> Tensor:
+    """Attention of one new token of each of B sequences to its prompt and to its own sequence.
 
-    q [B, H, 1, Dh]; k, v [B, K, S, Dh] of its own; prompt_k, prompt_v [P, K, T, Dh]; mask bool [P, 1, 1, T], true where
-    a prompt may be looked at, or None. -> [B, H, 1, Dh]. Heads that share keys, of all sequences that share a prompt,
-    are the rows of one matrix.
+    q [B, H, 1, Dh]; k, v [B, K, S, Dh] of the sequences; prompt_k, prompt_v [P, K, T, Dh] of their
+    P shared prompts; mask bool [P, 1, 1, T], true where a prompt may be seen, or None. -> [B, H, 1,
+    Dh]. All sequences of a prompt and all heads that share its keys are rows of one matrix product.
     """
     (B, H, _, Dh), (P, K, T, _) = q.shape, prompt_k.shape
 
@@ -387,29 +407,31 @@ def attend_behind(q: Tensor, k: Tensor, v: Tensor, prompt_k: Tensor, prompt_v: T
     before = by_prompt(q) @ prompt_k.transpose(2, 3)
     if mask is not None:
         before = before.masked_fill(~mask, float("-inf"))
-    weights = torch.cat((before, by_prompt(q @ k.transpose(2, 3))), dim=-1).softmax(-1, dtype=torch.float32).to(q.dtype)
+    scores = torch.cat((before, by_prompt(q @ k.transpose(2, 3))), dim=-1)
+    weights = scores.softmax(-1, dtype=torch.float32).to(q.dtype)
     y = by_sequence(weights[..., :T] @ prompt_v) + by_sequence(weights[..., T:]) @ v
     return y.reshape(B, H, 1, Dh)
 
 
-LONG, BLOCK = 512, 128  # tokens from which on attention is divided, and queries of a part
+LONG, BLOCK = 512, 128  # tokens from which on attention is divided, and queries of a block
 
 
-def in_parts(mask: Tensor | None) -> list[tuple]:
-    """The work of an attention as (queries, keys, mask), without the keys that none of a part's queries sees.
+def attention_blocks(mask: Tensor | None) -> list[tuple]:
+    """Attention's work as (queries, keys, mask) blocks, without keys that no query of one sees.
 
-    mask: bool [B, 1, T, S] or None. Questions behind one picture do not see each other, so most of a long sequence's
-    T x S products would be masked; BLOCK queries at a time need a few hundred keys. One part is all of it on a GPU, for
-    which one large product is cheaper than many small ones, and in a compiled graph, whose shapes must not change.
+    mask: bool [B, 1, T, S] or None. Questions about the same pictures do not see each other, so
+    most of a long sequence's T x S products would be masked. On a GPU, and in a compiled graph,
+    whose shapes must not change, one large product is cheaper than many small ones: there is one
+    block.
     """
     if mask is None or mask.shape[2] < LONG or mask.is_cuda or torch.compiler.is_compiling():
         return [(slice(None), slice(None), mask)]
-    parts = []
+    blocks = []
     for start in range(0, mask.shape[2], BLOCK):
         queries = slice(start, start + BLOCK)
         keys = mask[:, 0, queries].flatten(0, 1).any(0).nonzero()[:, 0]
-        parts.append((queries, keys, mask[:, :, queries, keys]))
-    return parts
+        blocks.append((queries, keys, mask[:, :, queries, keys]))
+    return blocks
 
 
 class Attention(nn.Module):
@@ -421,24 +443,23 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(c.hidden_size, kv_width)
         self.o_proj = nn.Linear(c.hidden_size, c.hidden_size, bias=False)
 
-    def forward(
-        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, parts: list, cache: KVCache | None, layer: int
-    ) -> Tensor:
+    def forward(self, x: Tensor, rotation, mask, blocks: list, cache, layer: int) -> Tensor:
+        """x [B, T, D] -> [B, T, D]. rotation: cos, sin [B, 1, T, Dh/2]; blocks: those of mask."""
         B, T, D = x.shape
-        q, k, v = (
-            project(x).view(B, T, -1, self.head_dim).transpose(1, 2)  # [B, H, T, Dh], [B, K, T, Dh] twice
-            for project in (self.q_proj, self.k_proj, self.v_proj)
-        )
-        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        projected = (project(x) for project in (self.q_proj, self.k_proj, self.v_proj))
+        q, k, v = (y.view(B, T, -1, self.head_dim).transpose(1, 2) for y in projected)
+        q, k = rotate(q, *rotation), rotate(k, *rotation)
         if cache is not None:
             k, v = cache.append(layer, k, v)  # [B, K, S, Dh]
         if cache is not None and cache.prompt is not None:
-            y = attend_behind(q, k, v, cache.prompt.keys[layer], cache.prompt.values[layer], mask)
+            prompt_k, prompt_v = cache.prompt.keys[layer], cache.prompt.values[layer]
+            y = shared_prompt_attention(q, k, v, prompt_k, prompt_v, mask)
         else:
             group = q.shape[1] // k.shape[1]  # query heads that share a key/value head
-            k, v = k.repeat_interleave(group, dim=1), v.repeat_interleave(group, dim=1)  # [B, H, S, Dh]
+            k = k.repeat_interleave(group, dim=1)  # [B, H, S, Dh]
+            v = v.repeat_interleave(group, dim=1)
             attend = partial(F.scaled_dot_product_attention, is_causal=mask is None)
-            done = [attend(q[:, :, i], k[:, :, j], v[:, :, j], attn_mask=seen) for i, j, seen in parts]
+            done = [attend(q[:, :, i], k[:, :, j], v[:, :, j], attn_mask=m) for i, j, m in blocks]
             y = torch.cat(done, dim=2) if len(done) > 1 else done[0]
         return self.o_proj(y.transpose(1, 2).reshape(B, T, D))
 
@@ -464,12 +485,14 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleList(DecoderLayer(c) for _ in range(c.num_hidden_layers))
         self.norm = nn.RMSNorm(c.hidden_size, eps=c.rms_norm_eps)
 
-    def forward(self, x: Tensor, position_ids: Tensor, mask: Tensor | None, cache: KVCache | None) -> Tensor:
+    def forward(
+        self, x: Tensor, position_ids: Tensor, mask: Tensor | None, cache: KVCache | None
+    ) -> Tensor:
         """Embedded tokens x [B, T, D] -> hidden states after the final norm [B, T, D]."""
-        cos, sin = mrope_tables(position_ids, self.config)
-        parts = in_parts(mask)
+        rotation = mrope_tables(position_ids, self.config)
+        blocks, recompute = attention_blocks(mask), self.activation_checkpointing
         for i, layer in enumerate(self.layers):
-            x = run(layer, self.activation_checkpointing, x, cos, sin, mask, parts, cache, i)
+            x = run(layer, recompute, x, rotation, mask, blocks, cache, i)
         if cache is not None:
             cache.length += x.shape[1]
         return self.norm(x)
@@ -479,7 +502,7 @@ class Decoder(nn.Module):
 
 
 class Qwen2_5_VL(nn.Module):
-    """Vision transformer, decoder, head: logits = model.lm_head(model(ids, positions, model.visual(...)))."""
+    """Vision transformer, decoder and head: lm_head(model(ids, positions, model.visual(...)))."""
 
     def __init__(self, config: Config):
         super().__init__()
@@ -501,10 +524,10 @@ class Qwen2_5_VL(nn.Module):
     ) -> Tensor:
         """input_ids [B, T], position_ids [3, B, T] -> hidden states after the final norm [B, T, D].
 
-        image_embeds [M, D] take the places of the batch's image and video tokens in order, row after row.
-        attention_mask: bool [B, 1, T, S], true where a token may look; None means causal. S counts the tokens
-        of the cache too; behind a filled one a mask is needed. Where the cache has a prompt, T is 1 and the mask tells
-        of the prompt alone (attend_behind).
+        image_embeds [M, D] replace the batch's image and video tokens in order, row after row.
+        attention_mask: bool [B, 1, T, S], true where a token may attend; None means causal. S
+        includes the tokens of the cache; after a filled cache a mask is needed. Where the cache has
+        a prompt, T is 1 and the mask is that of the prompt alone (shared_prompt_attention).
         """
         x = self.model.embed_tokens(input_ids)  # [B, T, D]
         if image_embeds is not None:
@@ -519,7 +542,8 @@ class Qwen2_5_VL(nn.Module):
     def init_weights(self):
         """Normal with std 1/sqrt(fan in), which is 0.02 at the width of the 3B; embeddings 0.02.
 
-        Projections back into the residual stream shrink by sqrt(2 layers), as in GPT-2. Biases 0, norms 1.
+        Projections back into the residual stream shrink by sqrt(2 layers), as in GPT-2. Biases 0,
+        norms 1.
         """
         for name, parameter in self.named_parameters():
             if parameter.ndim == 1:
@@ -538,26 +562,3 @@ class Qwen2_5_VL(nn.Module):
     def num_parameters(self) -> int:
         """Parameters, a tied weight counted once."""
         return sum(p.numel() for p in self.parameters())
-
-    def flops(self, grid_thw: list[Grid], lengths: list[int]) -> float:
-        """Floating-point operations of one forward and backward pass over these pictures and sequences.
-
-        6 for each weight and token that meet, plus attention (PaLM, arXiv 2204.02311, appendix B); activation
-        checkpointing's second forward pass is not counted. Over seconds and the device's peak: utilisation.
-        """
-        c, v = self.config, self.config.vision
-        patches, tokens = sum(t * h * w for t, h, w in grid_thw), sum(lengths)
-        image_tokens = patches // v.spatial_merge_size**2
-
-        def size(module):
-            return sum(p.numel() for p in module.parameters())
-
-        weights = patches * (size(self.visual.patch_embed) + size(self.visual.blocks))
-        weights += image_tokens * size(self.visual.merger)
-        weights += tokens * (size(self.model.layers) + size(self.lm_head))
-        full, window = len(v.fullatt_block_indexes), (v.window_size // v.patch_size) ** 2  # blocks, patches
-        pairs = sum(
-            t * h * w * (full * h * w + (v.depth - full) * min(h * w, window)) for t, h, w in grid_thw
-        )  # of patches that attend to one another, over all blocks
-        causal = c.num_hidden_layers * sum(length**2 for length in lengths) / 2
-        return 6 * (weights + 2 * (pairs * v.hidden_size + causal * c.hidden_size))

@@ -1,9 +1,9 @@
 """Several devices: DDP where the model fits each of them, PyTorch's FSDP2 where it does not.
 
-    torchrun --nproc_per_node 2 train.py --stage 1             # DDP: every rank holds all, gradients are averaged
-    torchrun --nproc_per_node 2 train.py --stage 1 --shard     # FSDP2: every rank holds a part, gathered layer by layer
+    torchrun --nproc_per_node 2 train.py --stage 1           # DDP: every rank holds the whole model
+    torchrun --nproc_per_node 2 train.py --stage 1 --shard   # FSDP2: every rank holds a part of it
 
-Whichever it was, what reaches the disk is whole: a run saved on two ranks resumes on one, and the other way round.
+What is saved is whole in both cases, so a run saved on two ranks resumes on one, and vice versa.
 """
 
 from contextlib import contextmanager
@@ -18,19 +18,26 @@ from nanoladder.checkpoint import CheckpointError
 
 
 def shard(root: nn.Module, blocks):
-    """Split the parameters of `root` over the ranks, in place; each block is gathered only while it computes."""
+    """Split the parameters of `root` over the ranks; a block is gathered only while it computes."""
     for block in blocks:
         fully_shard(block)
     fully_shard(root)
 
 
 def replicate(root: nn.Module, world: int) -> nn.Module:
-    """root as it must be called so that backward averages over the ranks; itself where it is alone or split."""
-    return DistributedDataParallel(root) if world > 1 and not isinstance(root, FSDPModule) else root
+    """root as ranks must call it, so that backward averages their gradients.
+
+    It is root itself where there is one rank, or where the model is split. A root with the
+    attribute `may_skip_parameters` has steps in which some parameters get no gradient.
+    """
+    if world == 1 or isinstance(root, FSDPModule):
+        return root
+    skips = getattr(root, "may_skip_parameters", False)
+    return DistributedDataParallel(root, find_unused_parameters=skips)
 
 
 def sync_gradients(root: nn.Module, on: bool):
-    """Whether the next backward pass talks to the other ranks: once a step is enough, whatever is accumulated."""
+    """Whether the next backward pass averages over the ranks; only the last one of a step must."""
     if isinstance(root, FSDPModule):
         root.set_requires_gradient_sync(on)
     elif isinstance(root, DistributedDataParallel):
@@ -39,10 +46,10 @@ def sync_gradients(root: nn.Module, on: bool):
 
 @contextmanager
 def gathered(root: nn.Module):
-    """Inside, a split model is whole on every rank, for answering and for saving; else nothing changes."""
+    """Inside, a split model is whole on every rank, for answering and for saving."""
     parts = [module for module in root.modules() if isinstance(module, FSDPModule)]
     if parts:
-        root._get_fsdp_state()._lazy_init()  # FSDP takes whichever runs first for the root; here a block might
+        root._get_fsdp_state()._lazy_init()  # FSDP takes the module that runs first for the root
     for part in parts:
         part.unshard()
         part.set_reshard_after_forward(False, recurse=False)
@@ -60,7 +67,7 @@ def whole(value):
 
 
 def split_like(tensor, parameter):
-    """A whole tensor as the optimizer of `parameter` wants it: on its device, and split if it has its shape."""
+    """A whole tensor on the device of `parameter`, and split as it is if it has the same shape."""
     tensor = tensor.to(parameter.device)
     if isinstance(parameter, DTensor) and tensor.shape == parameter.shape:
         return distribute_tensor(tensor, parameter.device_mesh, parameter.placements)
@@ -68,26 +75,33 @@ def split_like(tensor, parameter):
 
 
 def optimized(model, optimizers):
-    """(name, parameter, optimizer) of all that is trained."""
+    """(name, parameter, optimizer) of every trained parameter."""
     owner = {p: o for o in optimizers for group in o.param_groups for p in group["params"]}
     return [(name, p, owner[p]) for name, p in model.named_parameters() if p in owner]
 
 
 def gather_state(model, optimizers) -> dict:
-    """Trained parameters and their optimizers' state by name, whole and on the CPU; every rank must call it."""
+    """{name: trained parameter and optimizer state}, whole, on the CPU; every rank must call it."""
     state = {}
     for name, p, optimizer in optimized(model, optimizers):
-        kept = {k: whole(v).cpu() if torch.is_tensor(v) else v for k, v in optimizer.state[p].items()}
+        kept = {
+            k: whole(v).cpu() if torch.is_tensor(v) else v for k, v in optimizer.state[p].items()
+        }
         state[name] = {"value": whole(p.detach()).cpu(), "state": kept}
     return state
 
 
 @torch.no_grad()
 def scatter_state(state: dict, model, optimizers):
-    """Put back what gather_state returned, on however many ranks. CheckpointError if it is of another model."""
+    """Put back what gather_state returned, on any number of ranks.
+
+    CheckpointError if it is the state of another model.
+    """
     trained = optimized(model, optimizers)
     if odd := sorted(state.keys() ^ {name for name, _, _ in trained}):
-        raise CheckpointError(f"the saved state trains other parameters than this run, such as {odd[0]}")
+        raise CheckpointError(
+            f"the saved state trains other parameters than this run, such as {odd[0]}"
+        )
     for name, p, optimizer in trained:
         p.copy_(split_like(state[name]["value"], p))
         kept = state[name]["state"].items()

@@ -2,80 +2,70 @@
 
     write_report("runs/stage2")      # -> runs/stage2/report.html
 
-Read from the run folder alone: settings and machine (run.json), curves (metrics.jsonl, and those of the runs it began
-from, as far as they are still there), tables (scores.json), answers with their pictures (predictions.jsonl), where the
-model looked (attention.jsonl), answers sampled by GRPO (completions.jsonl). What a run did not leave is left out.
+All of it comes from the run folder: settings and machine (run.json), tables (scores.json), curves
+(metrics.jsonl, also of the runs that led to this one), answers with pictures (predictions.jsonl),
+attention maps (attention.jsonl), answers that GRPO sampled (completions.jsonl). A section whose
+file does not exist is left out.
 """
 
 import base64
 import io
 import json
-import math
 import re
+from collections import defaultdict
 from html import escape
 from pathlib import Path
 
 from PIL import Image, ImageColor
 
 from nanoladder.checkpoint import BASE
-from nanoladder.common import read_json, read_jsonl
+from nanoladder.files import read_json, read_jsonl
 from nanoladder.pictures import COLOURS, boxes_in_view
-from nanoladder.tables import extras, overview, tables
+from nanoladder.tables import overview, percent, tables
 
-PICTURE_BYTES = 3_000_000  # of all pictures together, before base64 makes 4 bytes of 3: the page stays below 5 MB
+PICTURE_BYTES = 4_000_000  # of all pictures in base64; the page stays below 5 MB
 GALLERY = 32  # answers shown, at most
-FRAMES = 8  # of a row that has more
-POINTS = 40  # of a curve: what a single step of GRPO earns is mostly noise
+FRAMES = 8  # pictures shown of an answer about more
+POINTS = 40  # of a curve, each a mean over neighbouring steps, because single steps are noisy
 
-STYLE = """
-:root { color-scheme: light dark; }
+HEAD = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1"><style>
+:root { color-scheme: light dark; } .wide { overflow-x: auto; } .quiet { opacity: .7; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 68rem; margin: 0 auto; padding: 1rem; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin-top: 2rem; } h3 { font-size: 1rem; margin: 1rem 0 .3rem; }
 .tables { display: flex; flex-wrap: wrap; gap: 0 3rem; } .tables > div { max-width: 100%; }
-.wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .15rem .6rem; text-align: right; white-space: nowrap; border-bottom: 1px solid #8884; }
-th:first-child, td:first-child { text-align: left; padding-left: 0; }
+th, td { padding: .15rem .6rem; text-align: right; border-bottom: 1px solid #8884; }
+td { white-space: nowrap; } th:first-child, td:first-child { text-align: left; }
 .text td { text-align: left; white-space: normal; overflow-wrap: anywhere; vertical-align: top; }
-.cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 17rem), 1fr)); gap: 1rem; }
-.cards { align-items: start; }
-.card { border: 1px solid #8886; border-radius: .4rem; padding: .6rem; min-width: 0; font-size: .85rem; }
+.cards { display: grid; gap: 1rem; align-items: start;
+  grid-template-columns: repeat(auto-fill, minmax(min(100%, 17rem), 1fr)); }
+.card { border: 1px solid #8886; padding: .6rem; min-width: 0; font-size: .85rem; }
 .card p { margin: .3rem 0; white-space: pre-wrap; overflow-wrap: anywhere; }
-.card svg, .curve svg { width: 100%; height: auto; display: block; }
-.frames { display: grid; grid-template-columns: repeat(4, 1fr); gap: 2px; }
-.frames img { width: 100%; display: block; }
-.quiet { opacity: .7; } .thinking { border-left: 3px solid #8888; padding-left: .5rem; }
-@media (max-width: 480px) { th, td { padding: .15rem .3rem; } table { font-size: .78rem; } }
-svg text { fill: currentColor; font-size: 11px; }
+.card svg { width: 100%; height: auto; display: block; } .frames img { width: 24%; }
+svg text { fill: currentColor; font-size: 11px; } polyline { fill: none; stroke-width: 1.5; }
+rect { fill: none; vector-effect: non-scaling-stroke; }
+</style>
 """
+FILL = 'width="100%" height="100%" preserveAspectRatio="none"'  # of an <image> in its <svg>
 
 
 def write_report(run_folder):
     """Write run_folder/report.html, and return its path."""
     folder = Path(run_folder)
     about = read_json(folder / "run.json")
-    sections = [
-        _tables(folder),
-        *(_curves(rung) for rung in rungs(folder)),
-        _gallery(folder),
-        _sampled(folder),
-        _settings(about),
-    ]
-    title = escape(f"nanoladder: {folder}")
-    page = (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{title}</title><style>{STYLE}</style></head><body>\n<h1>{title}</h1>\n"
-        + "\n".join(filter(None, sections))
-        + "\n</body></html>\n"
-    )
-    path = folder / "report.html"
-    path.write_text(page, encoding="utf-8")
-    return path
+    scores = read_json(folder / "scores.json") if (folder / "scores.json").exists() else {}
+    sections = [f"<p>{escape(opening(about, scores))}</p>", score_section(scores)]
+    sections += map(curve_section, earlier_runs(folder))
+    sections += [gallery(folder), sampled_section(folder), settings_section(about)]
+    title, body = escape(f"nanoladder: {folder}"), "\n".join(filter(None, sections))
+    page = f"{HEAD}<title>{title}</title></head><body>\n<h1>{title}</h1>\n{body}\n</body></html>\n"
+    (folder / "report.html").write_text(page, encoding="utf-8")
+    return folder / "report.html"
 
 
-def rungs(folder):
-    """The run folders that led to this one, the first rung first, by what each run.json says it began from."""
+def earlier_runs(folder):
+    """The run folders that led to this one, the first stage first, as each run.json names them."""
     found = []
     while folder not in found and (folder / "run.json").exists():
         found.insert(0, folder)
@@ -86,218 +76,254 @@ def rungs(folder):
     return found
 
 
-# ---------------------------------------------------------------- tables and settings
+def opening(about, scores):
+    """One sentence: what was trained, from what, how long, its main score, what to look at."""
+    s, minutes = about["settings"], about.get("minutes", {}).get("train")
+    start, stage = s.get("model") or s.get("init"), s.get("stage")
+    if "init" not in s:
+        return f"eval.py scored {start} on held-out rows; {headline(scores)}."
+    names = {"base": "the shipped base", "scratch": "random weights", "cold": "the cold start"}
+    what = names.get(stage, f"stage {stage}") if stage else f"GRPO on {s['task']} questions"
+    what += " with blank pictures" if s.get("blank_images") else ""
+    run = "This run" if minutes is None else f"In {minutes:g} minutes this run"
+    return f"{run} trained {what}, starting from {names.get(start, start)}; {headline(scores)}."
 
 
-def _html_table(columns, rows, kind=""):
-    """Cells are escaped here, all of them."""
-    head = "".join(f"<th>{escape(str(cell))}</th>" for cell in columns)
-    body = "\n".join("<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<div class="wide"><table class="{kind}"><tr>{head}</tr>\n{body}</table></div>'
+def headline(scores):
+    """The main score of scores.json, from a table's row all or average, and what to look at."""
+    found, overall = tables(scores), scores.get("overall")
+    if not found:
+        return "it has no scores yet, so look at the curves"
+    wanted = "mean IoU" if overall is None else "shuffled"
+    table = next((t for t in found if wanted in t.columns), found[0])
+    rows = {name: score for name, score, *_ in table.rows}
+    score = f"{table.columns[1]} ({table.title}) is {rows.get('all') or rows['average']}"
+    if overall is not None:
+        score = f"mean over the spatial benchmarks is {percent(overall)} %"
+    guesses = [f"“{c}”" for c in table.columns if c in ("constant box", "constant", "shuffled")]
+    return f"its {score}, to be compared with {' and '.join(guesses) or 'published scores'}"
 
 
-def _tables(folder):
-    if not (folder / "scores.json").exists():
-        return ""
-    scores = read_json(folder / "scores.json")
-    parts = [f"<div><h3>{escape(table.title)}</h3>{_html_table(table.columns, table.rows)}</div>"
-             for table in overview(scores) + extras(scores) + tables(scores)]  # fmt: skip
-    note = ('<p class="quiet">95 %: bootstrap over rows. constant: the best constant answer of the training rows. '
-            "shuffled: the model with other rows' pictures. blind: a model trained without pictures. "
-            "sampled: answers drawn at temperature 1, and consensus the one of them that most agree on. "
-            "in boxes: attention on the picture that falls inside the asked objects' boxes; spread evenly it would be "
-            "their share of the area.</p>")  # fmt: skip
-    return f'<h2>Scores</h2><div class="tables">{"".join(parts)}</div>{note}'
+# ---------------------------------------------------------------- tables, settings, curves
 
-
-def _settings(about):
-    rows = [*about["settings"].items(), *about.get("environment", {}).items()]
-    rows += [(k, json.dumps(v)) for k, v in about.items() if k not in ("settings", "environment")]
-    return "<h2>Settings</h2>" + _html_table(("", ""), rows, "text")
-
-
-# ---------------------------------------------------------------- curves
-
-PANELS = {
-    "loss": ("loss", "dense_loss"),
-    "reward of sampled answers": ("reward", "accuracy", "format", "idle"),
-    "KL to the reference": ("kl",),
-    "entropy of sampling, nats": ("entropy",),
-    "length of answers, tokens": ("length",),
+# What the headings of columns and rows mean; those that occur are explained below the tables.
+HEADINGS = {
+    "average": "the mean over the question types, so that each type counts the same",
+    "NQ": "the mean over numeric questions, which are scored by mean relative accuracy (MRA)",
+    "MCQ": "the mean over multiple-choice questions, where an answer is right or wrong",
+    "right form": "share of answers with one think block and then one answer block",
+    "mean IoU": "mean intersection over union of the true and the predicted boxes",
+    "IoU >= 0.5": "share of the asked objects whose IoU is at least 0.5",
+    "label F1": "F1 score of the object names in the answers",
+    "valid JSON": "share of answers that are a list of boxes in valid JSON",
+    "accuracy": "the mean score of the answers, between 0 and 1",
+    "95 %": "the 95 % confidence interval, from a bootstrap over the rows",
+    "constant": "the score of the one answer, or box, that is best on the training rows",
+    "shuffled": "the score when each question gets the pictures of another one",
+    "blank": "the score of a model that was trained on blank pictures",
+    "sampled": "the mean score of answers sampled at temperature 1",
+    "consensus": "the score of the sampled answer on which most samples agree",
+    "entropy": "semantic entropy of the sampled answers; 0 when all of them mean the same",
+    "attention in boxes": "share of the attention on the picture that the asked objects' boxes get",
+    "area of boxes": "share of the picture in these boxes, which even attention would give them",
+    "level": "difficulty of the picture; a higher level is harder",
+    "ood": "rows out of domain, which differ from the training rows",
+    "n": "number of rows",
 }
 
 
-def _curves(folder):
-    if not (folder / "metrics.jsonl").exists():
-        return ""
-    metrics = read_jsonl(folder / "metrics.jsonl")
-    panels = {title: {name: [(m["step"], m[name]) for m in metrics if name in m] for name in names}
-              for title, names in PANELS.items()}  # fmt: skip
-    scored = [m for m in metrics if m.get("val")]
-    panels["greedy score on validation rows"] = {
-        kind: [(m["step"], next(s[k] for k in ("iou", "avg", "accuracy") if k in s))
-               for m in scored if (s := m["val"].get(kind))]
-        for kind in (scored[0]["val"] if scored else ())
-    }  # fmt: skip
-    charts = [chart(title, {name: points for name, points in series.items() if len(points) > 1})
-              for title, series in panels.items() if any(len(points) > 1 for points in series.values())]  # fmt: skip
-    return f'<h2>Curves of {escape(folder.name)}</h2><div class="cards">{"".join(charts)}</div>' if charts else ""
+def html_table(columns, rows, kind=""):
+    """A table whose cells are escaped here, all of them."""
+    head = "".join(f"<th>{escape(str(cell))}</th>" for cell in columns)
+    lines = ("".join(f"<td>{escape(str(cell))}</td>" for cell in row) for row in rows)
+    body = "\n".join(f"<tr>{line}</tr>" for line in lines)
+    return f'<div class="wide"><table class="{kind}"><tr>{head}</tr>\n{body}</table></div>'
 
 
-def chart(title, series, width=340, height=190):
-    """One panel of lines {name: [(x, y), ...]}, as SVG; long ones are drawn as means of neighbouring points."""
-    series = {name: _thinned(points) for name, points in series.items()}
+def score_section(scores):
+    found = overview(scores) + tables(scores)
+    parts = (f"<div><h3>{escape(t.title)}</h3>{html_table(*t[1:])}</div>" for t in found)
+    names = "\n".join(c for t in found for c in (t.title, *t.columns, *(row[0] for row in t.rows)))
+    known = (f"<b>{escape(name)}</b>: {HEADINGS[name]}." for name in HEADINGS if name in names)
+    notes = f'<p class="quiet">{"<br>".join(known)}</p>'
+    return f'<h2>Scores</h2><div class="tables">{"".join(parts)}</div>{notes}' if found else ""
+
+
+def settings_section(about):
+    rows = [*about["settings"].items(), *about.get("environment", {}).items()]
+    rows += [(k, json.dumps(v)) for k, v in about.items() if k not in ("settings", "environment")]
+    return "<h2>Settings</h2>" + html_table(("name", "value"), rows, "text")
+
+
+# Numbers of metrics.jsonl that are drawn, and the panel of each.
+REWARDS = "reward of sampled answers; idle: share of groups with equal rewards"
+PANELS = {
+    **dict.fromkeys(("loss", "auxiliary_loss"), "loss"),
+    **dict.fromkeys(("reward", "accuracy", "format", "idle"), REWARDS),
+    **{"kl": "KL to the reference", "entropy": "entropy, nats", "length": "length, tokens"},
+}
+
+
+def curve_section(folder):
+    path, panels = folder / "metrics.jsonl", defaultdict(lambda: defaultdict(list))
+    for m in read_jsonl(path) if path.exists() else []:
+        drawn = [(PANELS[name], name, m[name]) for name in PANELS if name in m]
+        for kind, s in m.get("val", {}).items():
+            score = next(s[name] for name in ("iou", "avg", "accuracy") if name in s)
+            drawn.append(("greedy score on validation rows", kind, score))
+        for title, name, value in drawn:
+            panels[title][name].append((m["step"], value))
+    lines = {t: {k: p for k, p in panel.items() if len(p) > 1} for t, panel in panels.items()}
+    charts = "".join(chart(title, series) for title, series in lines.items() if series)
+    shown = f'<h2>Curves of {escape(folder.name)}</h2><div class="cards">{charts}</div>'
+    return shown if charts else ""
+
+
+def chart(title, series):
+    """An SVG panel of lines {name: [(x, y), ...]}; each point is a mean of neighbouring ones."""
+    series = {name: thinned(points) for name, points in series.items()}
     xs, ys = zip(*(point for points in series.values() for point in points))
-    # A loss starts far above where it ends up: its first steps may leave the panel.
+    # A loss starts far above where it ends, so its first steps may lie outside the panel.
     low, last, high = min(0, *ys), max(xs), min(max(ys), 1.2 * sorted(ys)[int(0.98 * len(ys))])
     high = high if high > low else low + 1
-    left, bottom, top = 42, 24, 8
 
-    def place(x, y):
-        across = left + (width - left - 8) * x / last
-        up = (height - bottom - top) * (min(y, high) - low) / (high - low)
-        return f"{across:.1f},{height - bottom - up:.1f}"
+    def place(x, y):  # in a panel of 340 x 190
+        return 42 + 290 * x / last, 166 - 158 * (min(y, high) - low) / (high - low)
 
     parts, legend = [], []
-    power = 10.0 ** math.floor(math.log10((high - low) / 4))
-    step = next(power * k for k in (1, 2, 5, 10) if power * k >= (high - low) / 4)
-    for k in range(math.ceil(low / step), math.floor(high / step) + 1):
-        value = k * step
-        at = place(0, value).split(",")[1]
-        parts.append(f'<path d="M{left} {at}H{width - 8}" stroke="#8884"/>'
-                     f'<text x="{left - 4}" y="{float(at) + 4:.1f}" text-anchor="end">{value:g}</text>')  # fmt: skip
-    parts.append(f'<text x="{width - 8}" y="{height - 6}" text-anchor="end">{last} steps</text>')
+    for k in range(5):
+        value, y = low + (high - low) * k / 4, 166 - 158 * k / 4
+        parts.append(f'<path d="M42 {y}H332" stroke="#8884"/>')
+        label = f"{value:.{4 if high > 99 else 2}g}"
+        parts.append(f'<text x="38" y="{y + 4}" text-anchor="end">{label}</text>')
+    parts.append(f'<text x="332" y="184" text-anchor="end">{last} steps</text>')
     for colour, (name, points) in zip(COLOURS, series.items()):
-        line = " ".join(place(*point) for point in points)
-        parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
+        line = " ".join("{:.1f},{:.1f}".format(*place(*point)) for point in points)
+        parts.append(f'<polyline points="{line}" stroke="{colour}"/>')
         legend.append(f'<span style="color:{colour}">&#9632;</span>&nbsp;{escape(name)}')
-    return (f'<div class="card curve"><b>{escape(title)}</b><svg viewBox="0 0 {width} {height}" role="img">'
-            f'{"".join(parts)}</svg>{" &nbsp; ".join(legend)}</div>')  # fmt: skip
+    drawn = f'<svg viewBox="0 0 340 190" role="img">{"".join(parts)}</svg>'
+    return f'<div class="card"><b>{escape(title)}</b>{drawn}{" &nbsp; ".join(legend)}</div>'
 
 
-def _thinned(points):
+def thinned(points):
+    """At most POINTS points, each the last x and the mean y of neighbours."""
     step = -(-len(points) // POINTS)
-    groups = [points[i : i + step] for i in range(0, len(points), step)]
+    groups = (points[i : i + step] for i in range(0, len(points), step))
     return [(group[-1][0], sum(y for _, y in group) / len(group)) for group in groups]
 
 
-# ---------------------------------------------------------------- gallery
+# ---------------------------------------------------------------- answers
 
 
-def _gallery(folder):
-    """Answers of every type and split in turn, evenly from all of them, whatever their scores."""
-    if not (folder / "predictions.jsonl").exists():
-        return ""
-    groups, looks = {}, {}
-    for p in read_jsonl(folder / "predictions.jsonl"):
+def gallery(folder):
+    """Cards of answers of every question type and split in turn, whatever their scores."""
+    path, groups, maps = folder / "predictions.jsonl", {}, {}
+    for p in read_jsonl(path) if path.exists() else []:
         groups.setdefault((p["split"], p["question_type"], len(p["images"])), []).append(p)
+    if not groups:
+        return ""
     if (folder / "attention.jsonl").exists():
-        looks = {_key(look): look["attention"] for look in read_jsonl(folder / "attention.jsonl")}
+        maps = {key(m): m["attention"] for m in read_jsonl(folder / "attention.jsonl")}
     rounds = -(-GALLERY // len(groups))
-    picks = [_evenly(group, rounds) for group in groups.values()]
+    picks = [evenly(group, rounds) for group in groups.values()]
     chosen = [group[n] for n in range(rounds) for group in picks if n < len(group)]
     cards, left = [], PICTURE_BYTES
     for number, p in enumerate(chosen[:GALLERY]):
-        pictures = [_jpeg(path, 320 if len(p["images"]) == 1 else 160) for path in _evenly(p["images"], FRAMES)]
+        side = 320 if len(p["images"]) == 1 else 160
+        pictures = [jpeg(path, side) for path in evenly(p["images"], FRAMES)]
         left -= sum(map(len, pictures))
         if left < 0:
             break
-        cards.append(_card(p, pictures, looks.get(_key(p)), number))
-    note = '<p class="quiet">White: true boxes; coloured: predicted. Chosen evenly from all rows, not by score.</p>'
+        cards.append(card(p, pictures, maps.get(key(p)), number))
+    note = "White boxes are true, coloured ones predicted. Rows are not chosen by their scores."
     return f'<h2>Held-out answers</h2>{note}<div class="cards">{"".join(cards)}</div>'
 
 
-def _key(record):
+def key(record):
     return record["split"], record["question_id"], record["prompt"], record["images"][0]
 
 
-def _evenly(items, most):
+def evenly(items, most):
     return [items[len(items) * n // most] for n in range(most)] if len(items) > most else items
 
 
-def _jpeg(path, side):
-    """The picture's bytes as a JPEG of at most `side` pixels; b"" where its file is no longer there."""
+def jpeg(path, side):
+    """A link that holds the picture in at most `side` pixels; "" where its file is gone."""
     try:
         with Image.open(path) as image:
             image = image.convert("RGB")
     except OSError:
-        return b""
+        return ""
     image.thumbnail((side, side))
+    return link_to(image, "jpeg", quality=85)
+
+
+def link_to(image, kind, **options):
+    """A data: link that holds the image itself."""
     stored = io.BytesIO()
-    image.save(stored, "JPEG", quality=85)
-    return stored.getvalue()
+    image.save(stored, kind, **options)
+    return f"data:image/{kind};base64," + base64.b64encode(stored.getvalue()).decode()
 
 
-def _uri(stored, kind="jpeg"):
-    return f"data:image/{kind};base64," + base64.b64encode(stored).decode()
-
-
-def _card(p, pictures, attention, number):
+def card(p, pictures, attention, number):
+    """A prediction as HTML: pictures, question, answer, what was read in it, truth, scores."""
     if not all(pictures):
         shown = f'<p class="quiet">no picture {escape(p["images"][0])}</p>'
     elif len(pictures) > 1:
-        shown = '<div class="frames">' + "".join(f'<img src="{_uri(jpeg)}" alt="">' for jpeg in pictures) + "</div>"
+        shown = "".join(f'<img src="{link}" alt="">' for link in pictures)
+        shown = f'<div class="frames">{shown}</div>'
     else:
-        shown = _boxed(p, pictures[0], number)
-        if attention:
-            shown += _attended(p, attention, number)
-    thinking, answer = _thinking(p["answer"])
-    read, truth = (value if isinstance(value, str) else json.dumps(value) for value in (p["parsed"], p["truth"]))
+        shown = boxed(p, pictures[0], number)
+        shown += attention_map(p, attention, number) if attention else ""
+    found = re.match(r"\s*<think>(.*?)(?:</think>|\Z)\s*(.*)", p["answer"], re.DOTALL)
+    rationale, answer = (found[1].strip(), found[2]) if found else ("", p["answer"])
+    read, truth = (v if isinstance(v, str) else json.dumps(v) for v in (p["parsed"], p["truth"]))
     scores = ", ".join(f"{name} {value:.2f}" for name, value in p["scores"].items())
-    said = f'<p class="thinking">{escape(thinking)}</p>' if thinking else ""
+    said = f'<p class="quiet">{escape(rationale)}</p>' if rationale else ""
+    what = escape(f"{p['question_type']}, {p['split']}")
     return (
-        f'<div class="card">{shown}<p class="quiet">{escape(p["question_type"])}, {escape(p["split"])}</p>'
+        f'<div class="card">{shown}<p class="quiet">{what}</p>'
         f"<p>{escape(p['prompt'])}</p>{said}<p><b>{escape(answer) or '(nothing)'}</b></p>"
         f"<p>read as: {escape(read)}<br>true: {escape(truth)}<br>{escape(scores)}</p></div>\n"
     )
 
 
-def _thinking(text):
-    """(thinking, the rest) of an answer; thinking that never ended is all there is."""
-    found = re.match(r"\s*<think>(.*?)(?:</think>|\Z)\s*(.*)", text, re.DOTALL)
-    return (found[1].strip(), found[2]) if found else ("", text)
-
-
-def _boxed(p, jpeg, number):
+def boxed(p, link, number):
     """The picture with true and predicted boxes, in pixels of the picture as the model saw it."""
     width, height = p["input_size"]
-    parts = [f'<image id="i{number}" href="{_uri(jpeg)}" width="{width}" height="{height}" '
-             'preserveAspectRatio="none"/>']  # fmt: skip
-    truth = p["truth"] if isinstance(p["truth"], list) else []
-    parts += [_rectangle(item["bbox_2d"], colour, thick)
-              for item in truth for colour, thick in (("#000", 4), ("#fff", 2))]  # fmt: skip
-    if isinstance(p["parsed"], list):
-        for colour, (label, box) in zip(COLOURS, boxes_in_view(p)):
-            parts.append(_rectangle(box, colour, 2))
-            parts.append(f'<text x="{box[0] + height / 60:.1f}" y="{box[1] + height / 16:.1f}" '
-                         f'style="fill:{colour};font-size:{height / 18:.1f}px">{escape(label)}</text>')  # fmt: skip
+    parts = [f'<image id="i{number}" href="{link}" {FILL}/>']
+    truth, said = (p["truth"], p["parsed"] or []) if p["form"] == "boxes" else ([], [])
+    for item in truth:
+        parts += [rectangle(item["bbox_2d"], "#000", 4), rectangle(item["bbox_2d"], "#fff", 2)]
+    for colour, (label, box) in zip(COLOURS, boxes_in_view(said, p["input_size"])):
+        place = f'x="{box[0] + height / 60:.1f}" y="{box[1] + height / 16:.1f}"'
+        style = f"fill:{colour};font-size:{height / 18:.1f}px"
+        parts.append(rectangle(box, colour, 2))
+        parts.append(f'<text {place} style="{style}">{escape(label)}</text>')
     return f'<svg viewBox="0 0 {width} {height}" role="img">{"".join(parts)}</svg>'
 
 
-def _rectangle(box, colour, thick):
+def rectangle(box, colour, thick):
     x1, y1, x2, y2 = box
-    return (f'<rect x="{x1:g}" y="{y1:g}" width="{x2 - x1:g}" height="{y2 - y1:g}" fill="none" stroke="{colour}" '
-            f'stroke-width="{thick}" vector-effect="non-scaling-stroke"/>')  # fmt: skip
+    place = f'x="{x1:g}" y="{y1:g}" width="{x2 - x1:g}" height="{y2 - y1:g}"'
+    return f'<rect {place} stroke="{colour}" stroke-width="{thick}"/>'
 
 
-def _attended(p, attention, number):
-    """The same picture again, each image token's cell the redder the more it was looked at."""
+def attention_map(p, attention, number):
+    """The same picture again, red where an image token got much attention."""
     width, height = p["input_size"]
     red, highest = ImageColor.getrgb(COLOURS[0]), max(map(max, attention))
-    heat = Image.new("RGBA", (len(attention[0]), len(attention)))  # one pixel a cell, its opacity the attention
+    heat = Image.new("RGBA", (len(attention[0]), len(attention)))  # one pixel for each image token
     heat.putdata([(*red, round(200 * weight / highest)) for row in attention for weight in row])
-    stored = io.BytesIO()
-    heat.save(stored, "PNG")
-    return (f'<p class="quiet">looked at while answering:</p><svg viewBox="0 0 {width} {height}" role="img">'
-            f'<use href="#i{number}"/><image href="{_uri(stored.getvalue(), "png")}" width="{width}" '
-            f'height="{height}" preserveAspectRatio="none" style="image-rendering:pixelated"/></svg>')  # fmt: skip
+    link, style = link_to(heat, "png"), 'style="image-rendering:pixelated"'
+    parts = f'<use href="#i{number}"/><image href="{link}" {style} {FILL}/>'
+    shown = f'<svg viewBox="0 0 {width} {height}" role="img">{parts}</svg>'
+    return f'<p class="quiet">Attention while answering; red is high:</p>{shown}'
 
 
-def _sampled(folder):
+def sampled_section(folder):
     """The last answers that GRPO kept of what it sampled, with the parts of their reward."""
-    if not (folder / "completions.jsonl").exists():
-        return ""
-    kept = read_jsonl(folder / "completions.jsonl")[-16:]
-    rows = [(c["step"], c["prompt"], c["answer"], f"{c['format']:.2f}", f"{c['accuracy']:.2f}") for c in kept]
-    columns = ("step", "prompt", "sampled answer", "format", "accuracy")
-    return "<h2>Sampled while training</h2>" + _html_table(columns, rows, "text") if rows else ""
+    path, columns = folder / "completions.jsonl", ("step", "prompt", "answer", "format", "accuracy")
+    kept = read_jsonl(path)[-16:] if path.exists() else []
+    rows = [(*(c[n] for n in columns[:3]), *(f"{c[n]:.2f}" for n in columns[3:])) for c in kept]
+    return "<h2>Sampled while training</h2>" + html_table(columns, rows, "text") if rows else ""

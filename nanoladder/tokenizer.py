@@ -1,9 +1,11 @@
-"""Text to ids and back, and Qwen's ChatML layout: one wrapper around a `tokenizers` byte-level BPE.
+"""Text to ids and back, and Qwen's ChatML layout, around a byte-level BPE of `tokenizers`.
 
-The nano tokenizer is trained on the rooms' own texts (`Tokenizer.train`); a Qwen folder's tokenizer.json loads with
-the same class. Special tokens are looked up by name, so no id is written anywhere in this project.
+A small model's tokenizer is trained on its data's own texts (Tokenizer.train); a Qwen folder's
+tokenizer.json loads with the same class. Special tokens are looked up by name, so no id is written
+anywhere in this project.
 """
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -16,8 +18,8 @@ SPECIAL_TOKENS = [
     "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>",
 ]  # fmt: skip
 
-SYSTEM = "You are a helpful assistant."  # of Qwen's chat template, where a conversation names none
-# What lies beside tokenizer.json and is kept as it is: how transformers opens it, and the chat template.
+SYSTEM = "You are a helpful assistant."  # Qwen's chat template adds it where there is no other
+# Files beside tokenizer.json that are kept as they are, because transformers opens them.
 COMPANIONS = ("tokenizer_config.json", "chat_template.json", "chat_template.jinja")
 CONFIG = {
     "tokenizer_class": "PreTrainedTokenizerFast",
@@ -27,10 +29,14 @@ CONFIG = {
     "model_max_length": 32768,
 }
 
-# Words keep the space before them and their hyphens; digits stand alone (coordinates must be read digit by digit), and
-# so does a capital before another (of a square of the floor, DS, the file); a JSON key keeps its punctuation, so that
-# BPE can learn `","bbox_2d":[` as one token: a box is then 14 tokens, not 21.
-SPLIT = r"""[\[\]{}":,]*"\w+":[\[{"]*|\p{Lu}(?=\p{Lu})| ?\p{L}+(?:-\p{L}+)*|\p{N}| ?[^\s\p{L}\p{N}]+|\s+"""
+# Words keep the space before them and their hyphens. Digits stand alone, because coordinates must
+# be read digit by digit, and so does a capital before another capital. A JSON key keeps its
+# punctuation, so that BPE can learn `","bbox_2d":[` as one token: a box is then 14 tokens instead
+# of 21.
+SPLIT = (
+    r"""[\[\]{}":,]*"\w+":[\[{"]*|\p{Lu}(?=\p{Lu})| ?\p{L}+(?:-\p{L}+)*|\p{N}"""
+    r"""| ?[^\s\p{L}\p{N}]+|\s+"""
+)
 
 
 class Tokenizer:
@@ -42,47 +48,48 @@ class Tokenizer:
 
     def __init__(self, bpe, companions=None):
         self.bpe = bpe
-        self.companions = companions or {COMPANIONS[0]: json.dumps(CONFIG, indent=2)}  # texts by file name
+        self.companions = companions or {
+            COMPANIONS[0]: json.dumps(CONFIG, indent=2)
+        }  # texts by file name
         self.has_system = any(SYSTEM in text for text in self.companions.values())
-        bpe.encode_special_tokens = True  # a special token's name inside a user's text stays text
+        bpe.encode_special_tokens = True  # a special token's name in a user's text stays text
         missing = [name for name in SPECIAL_TOKENS if bpe.token_to_id(name) is None]
         if missing:
-            raise ValueError(f"tokenizer lacks {', '.join(missing)}: this is not a Qwen2.5-VL vocabulary")
+            raise ValueError(
+                f"tokenizer lacks {', '.join(missing)}: this is not a Qwen2.5-VL vocabulary"
+            )
         self.pad_id, self.im_start_id, self.im_end_id, self.vision_start_id, self.vision_end_id, \
             self.image_id, self.video_id = map(bpe.token_to_id, SPECIAL_TOKENS)  # fmt: skip
         self.eos_ids = (self.im_end_id, self.pad_id)
-        # What a completion may never contain: the places that images fill, and their brackets.
+        # A completion must never contain the places that images fill, nor their brackets.
         self.vision_ids = (self.vision_start_id, self.vision_end_id, self.image_id, self.video_id)
 
     @classmethod
     def train(cls, texts, vocab_size=1024):
         """A new byte-level BPE of at most `vocab_size` tokens from an iterable of texts."""
         bpe = tokenizers.Tokenizer(models.BPE())
-        bpe.pre_tokenizer = pre_tokenizers.Sequence([
-            pre_tokenizers.Split(Regex(SPLIT), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ])
+        split = pre_tokenizers.Split(Regex(SPLIT), behavior="isolated")
+        spell = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        bpe.pre_tokenizer = pre_tokenizers.Sequence([split, spell])
         bpe.decoder = decoders.ByteLevel()
-        bpe.train_from_iterator(texts, trainers.BpeTrainer(
-            vocab_size=vocab_size,
-            special_tokens=SPECIAL_TOKENS,
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
-        ))
+        known = {"special_tokens": SPECIAL_TOKENS, "initial_alphabet": spell.alphabet()}
+        trainer = trainers.BpeTrainer(vocab_size=vocab_size, show_progress=False, **known)
+        bpe.train_from_iterator(texts, trainer)
         return cls(bpe)
 
     @classmethod
     def load(cls, folder):
-        """The tokenizer of a Hugging Face folder."""
+        """The tokenizer of a Hugging Face folder. ValueError where it holds none."""
         folder = Path(folder)
         path = folder / "tokenizer.json"
         if not path.is_file():
             raise ValueError(f"{path}: no such file; a checkpoint folder holds its tokenizer.json")
-        found = {name: (folder / name).read_text(encoding="utf-8") for name in COMPANIONS if (folder / name).is_file()}
+        paths = [folder / name for name in COMPANIONS if (folder / name).is_file()]
+        found = {path.name: path.read_text(encoding="utf-8") for path in paths}
         return cls(tokenizers.Tokenizer.from_file(str(path)), found)
 
     def save(self, folder):
-        """Write tokenizer.json and what belongs beside it, so that transformers opens the folder."""
+        """Write tokenizer.json and its companions, so that transformers opens the folder."""
         self.bpe.save(str(Path(folder) / "tokenizer.json"))
         for name, text in self.companions.items():
             (Path(folder) / name).write_text(text, encoding="utf-8")
@@ -98,22 +105,22 @@ class Tokenizer:
         """Text of ids, special tokens shown by name."""
         return self.bpe.decode(list(ids), skip_special_tokens=False)
 
-    def pieces(self, other, i):
-        """Ids here that spell another tokenizer's token i; of a token of both, its own."""
-        own = self.bpe.token_to_id(other.bpe.id_to_token(i))
-        return self.encode(other.decode([i])) if own is None else [own]
-
     # ChatML, in the three pieces that training and generation put together:
-    #   <|im_start|>user\n<|vision_start|>..<|vision_end|>   prefix, shared by every question about the images;
-    #                                                        a published Qwen's begins with a system's turn
+    #   <|im_start|>user\n<|vision_start|>..<|vision_end|>   prefix, shared by every question; that
+    #                                           of a published Qwen begins with a system turn
     #   question<|im_end|>\n<|im_start|>assistant\n           question
     #   answer<|im_end|>                                      answer, the only piece with a loss
 
     def prefix(self, token_counts, is_video=False):
-        """Opening of the user's turn with one run of places for each image, or for the video."""
+        """Opening of the user's turn, with a run of places for each image, or for the video."""
         ids = []
         if self.has_system:
-            ids += [self.im_start_id, *self.encode("system\n" + SYSTEM), self.im_end_id, *self.encode("\n")]
+            ids += [
+                self.im_start_id,
+                *self.encode("system\n" + SYSTEM),
+                self.im_end_id,
+                *self.encode("\n"),
+            ]
         ids += [self.im_start_id, *self.encode("user\n")]
         place = self.video_id if is_video else self.image_id
         for count in token_counts:
@@ -122,8 +129,23 @@ class Tokenizer:
 
     def question(self, text):
         """The user's text and the opening of the assistant's turn."""
-        return [*self.encode(text), self.im_end_id, *self.encode("\n"), self.im_start_id, *self.encode("assistant\n")]
+        opening = [*self.encode("\n"), self.im_start_id, *self.encode("assistant\n")]
+        return [*self.encode(text), self.im_end_id, *opening]
 
     def answer(self, text):
         """The assistant's text and the token that ends it."""
         return [*self.encode(text), self.im_end_id]
+
+
+def config_for_tokenizer(config, tokenizer):
+    """The config of a model (nanoladder/model.py) with the tokenizer's vocabulary."""
+    return dataclasses.replace(
+        config,
+        vocab_size=len(tokenizer),
+        image_token_id=tokenizer.image_id,
+        video_token_id=tokenizer.video_id,
+        vision_start_token_id=tokenizer.vision_start_id,
+        vision_end_token_id=tokenizer.vision_end_id,
+        eos_token_id=tokenizer.im_end_id,
+        pad_token_id=tokenizer.pad_id,
+    )

@@ -1,4 +1,4 @@
-"""What tests share: a tiny data folder made by the real prepare script, and Qwen's own tokenizer."""
+"""What tests share: a tiny data folder made by the real prepare script, and Qwen's tokenizer."""
 
 import base64
 import importlib
@@ -17,44 +17,55 @@ torch.set_num_threads(2)
 
 @pytest.fixture(scope="session")
 def rooms(tmp_path_factory):
-    """Folder of a small rooms data set with all that stage 0 needs."""
+    """Folder of a small rooms data set that has all that stage 0 needs."""
     folder = tmp_path_factory.mktemp("data") / "rooms"
     prepare(folder, "--seeing", "--index-images", "--view-sets", "2", "--videos", "2")
     return folder
 
 
 def prepare(folder, *flags):
-    command = [sys.executable, "-m", "data.rooms.prepare", "--out", str(folder), "--pictures", "24", "--held-out", "8",
-               "--view-sets", "0", "--videos", "0", *flags]  # fmt: skip
+    """Make a small rooms data set in the folder; flags override the numbers given here."""
+    command = [sys.executable, "-m", "data.rooms.prepare", "--out", str(folder)]
+    command += ["--pictures", "24", "--held-out", "8", "--view-sets", "0", "--videos", "0", *flags]
     return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
 
 
 # ---------------------------------------------------------------- Qwen's own vocabulary
 
 TEMPLATE = (
-    "{% for message in messages %}{% if loop.first and message['role'] != 'system' %}<|im_start|>system\n"
-    "You are a helpful assistant.<|im_end|>\n{% endif %}<|im_start|>{{ message['role'] }}\n"
-    "{{ message['content'] }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    "{% for message in messages %}{% if loop.first and message['role'] != 'system' %}"
+    "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}"
+    "<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 ADDED = [
-    "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>",
-    "<|box_end|>", "<|quad_start|>", "<|quad_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>",
-    "<|image_pad|>", "<|video_pad|>",
-]  # fmt: skip
+    *("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>"),
+    *("<|box_start|>", "<|box_end|>", "<|quad_start|>", "<|quad_end|>"),
+    *("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>"),
+]
 
 
 def ranks_of_qwen(folder):
-    """{bytes: id} of the Qwen vocabulary, from the BPE rank file inside a wheel of PyPI; skips where there is none."""
-    command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "dashscope==1.24.6", "-d", str(folder)]
-    if not list(folder.glob("*.whl")) and subprocess.run(command, capture_output=True, timeout=60).returncode:
-        pytest.skip("the wheel that holds Qwen's BPE ranks can't be downloaded")
+    """{bytes: id} of the Qwen vocabulary, from the file of BPE ranks in a wheel of PyPI.
+
+    Skips the test where the wheel cannot be downloaded.
+    """
+    if not list(folder.glob("*.whl")):
+        command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "dashscope==1.24.6"]
+        command += ["-d", str(folder)]
+        if subprocess.run(command, capture_output=True, timeout=60).returncode:
+            pytest.skip("the wheel that holds Qwen's BPE ranks cannot be downloaded")
     with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
         lines = wheel.read("dashscope/resources/qwen.tiktoken").split(b"\n")
-    return {base64.b64decode(word): int(rank) for word, rank in (line.split() for line in lines if line)}
+    pairs = (line.split() for line in lines if line)
+    return {base64.b64decode(word): int(rank) for word, rank in pairs}
 
 
 def merges_of(ranks):
-    """The pair that each token is merged from: what is left of its bytes by merging with earlier tokens only."""
+    """The pair from which each token is merged.
+
+    It is what remains of the token's bytes after all merges into earlier tokens.
+    """
     for word, rank in ranks.items():
         parts = [word[i : i + 1] for i in range(len(word))]
         while len(parts) > 2:
@@ -67,7 +78,7 @@ def merges_of(ranks):
 
 @pytest.fixture(scope="session")
 def qwen(request, tmp_path_factory):
-    """Folder with the tokenizer as transformers writes it, and that tokenizer."""
+    """A folder with Qwen's tokenizer as transformers writes it, and that tokenizer."""
     transformers = pytest.importorskip("transformers")
     ranks = ranks_of_qwen(request.config.cache.mkdir("qwen-bpe"))
     printable = importlib.import_module("transformers.convert_slow_tokenizer").bytes_to_unicode()
@@ -75,8 +86,9 @@ def qwen(request, tmp_path_factory):
     def spell(word):
         return "".join(printable[b] for b in word)
 
+    vocab = {spell(word): rank for word, rank in ranks.items()}
     theirs = transformers.Qwen2Tokenizer(
-        vocab={spell(word): rank for word, rank in ranks.items()} | {n: len(ranks) + i for i, n in enumerate(ADDED)},
+        vocab=vocab | {name: len(ranks) + i for i, name in enumerate(ADDED)},
         merges=[tuple(map(spell, pair)) for pair in merges_of(ranks)],
         eos_token="<|im_end|>",
         extra_special_tokens=ADDED,

@@ -1,4 +1,4 @@
-"""Attention weights made by hand against transformers' own, and shares inside boxes against counting pixels."""
+"""Attention weights against transformers' own, and shares inside boxes against counted pixels."""
 
 import numpy as np
 import pytest
@@ -11,11 +11,12 @@ from nanoladder.model import Config, Qwen2_5_VL, VisionConfig, mrope_position_id
 IMAGE = 5
 TINY = Config(
     VisionConfig(2, 32, 48, 2, 48, patch_size=4, window_size=16, fullatt_block_indexes=(1,)),
-    vocab_size=40, hidden_size=48, intermediate_size=80, num_hidden_layers=2, num_attention_heads=4,
-    num_key_value_heads=2, rope_theta=100.0, mrope_section=(2, 2, 2), max_position_embeddings=512,
-    image_token_id=IMAGE, video_token_id=6, vision_start_token_id=7, vision_end_token_id=8,
-    eos_token_id=1, pad_token_id=0,
-)  # fmt: skip
+    **{"vocab_size": 40, "hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 2},
+    **{"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512},
+    **{"rope_theta": 100.0, "mrope_section": (2, 2, 2), "eos_token_id": 1, "pad_token_id": 0},
+    **{"image_token_id": IMAGE, "video_token_id": 6},
+    **{"vision_start_token_id": 7, "vision_end_token_id": 8},
+)
 
 
 def test_weights_equal_transformers():
@@ -27,27 +28,36 @@ def test_weights_equal_transformers():
     grid, answer = (1, 4, 6), [20, 21, 22, 1]
     ids = [9, 7, *[IMAGE] * 6, 8, 12, 13, 14]
     positions, following = mrope_position_ids(ids, [grid], [], [], TINY)
-    prompt = {"input_ids": ids, "position_ids": positions, "next_position": following, "grid_thw": [grid],
-              "pixel_values": torch.randn(24, 96)}  # fmt: skip
+    prompt = {
+        "input_ids": ids,
+        "position_ids": positions,
+        "next_position": following,
+        "grid_thw": [grid],
+        "pixel_values": torch.randn(24, 96),
+    }
     ours = image_attention(model, prompt, answer)
 
     theirs = transformers.Qwen2_5_VLForConditionalGeneration._from_config(
         transformers.Qwen2_5_VLConfig(**config_to_hf(TINY)), attn_implementation="eager"
     ).eval()
-    theirs.load_state_dict({name: model.state_dict()[flat_name(name)] for name in theirs.state_dict()})
+    state = model.state_dict()
+    theirs.load_state_dict({name: state[flat_name(name)] for name in theirs.state_dict()})
     whole = torch.tensor([ids + answer[:-1]])
     with torch.no_grad():
         out = theirs(
-            input_ids=whole, mm_token_type_ids=(whole == IMAGE).int(), pixel_values=prompt["pixel_values"],
-            image_grid_thw=torch.tensor([grid]), output_attentions=True,
-        )  # fmt: skip
+            input_ids=whole,
+            mm_token_type_ids=(whole == IMAGE).int(),
+            pixel_values=prompt["pixel_values"],
+            image_grid_thw=torch.tensor([grid]),
+            output_attentions=True,
+        )
     weights = torch.stack(out.attentions)[:, 0, :, len(ids) - 1 :]  # [layers, H, answer tokens, T]
     expected = weights.mean(dim=(0, 1, 2))[2:8]
     assert ours.shape == (6,) and ours == pytest.approx(expected.numpy(), abs=1e-6)
     assert not any(layer.self_attn._forward_pre_hooks for layer in model.model.layers)
 
 
-def test_shares_are_those_of_the_pixels():
+def test_shares_equal_those_of_counted_pixels():
     rng = np.random.default_rng(1)
     weights = rng.random((3, 4))
     pixels = np.kron(weights, np.ones((8, 8)))  # 24 x 32
@@ -56,5 +66,6 @@ def test_shares_are_those_of_the_pixels():
     for x1, y1, x2, y2 in boxes:
         inside[y1:y2, x1:x2] = True
     share, area = share_in_boxes(weights, boxes, (32, 24))
-    assert share == pytest.approx(pixels[inside].sum() / pixels.sum()) and area == pytest.approx(inside.mean())
+    assert share == pytest.approx(pixels[inside].sum() / pixels.sum())
+    assert area == pytest.approx(inside.mean())
     assert share_in_boxes(np.ones((3, 4)), boxes, (32, 24))[0] == pytest.approx(area)

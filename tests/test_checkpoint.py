@@ -1,4 +1,4 @@
-"""Folders go to transformers and come back; damage of every kind is named; a run's state survives exactly."""
+"""Checkpoints go to transformers and back, damage is named, and a run's state survives exactly."""
 
 import dataclasses
 import json
@@ -21,19 +21,27 @@ from nanoladder.checkpoint import (
     save,
     save_state,
 )
+from nanoladder.command import UserError
 from nanoladder.image import ImageConfig, preprocess
 from nanoladder.model import PRESETS, Qwen2_5_VL, mrope_position_ids
 
 NANO = dataclasses.replace(
-    PRESETS["nano"], vocab_size=300, num_hidden_layers=2, image_token_id=5, video_token_id=6,
-    vision_start_token_id=7, vision_end_token_id=8, eos_token_id=1, pad_token_id=0,
-)  # fmt: skip
+    PRESETS["nano"],
+    vocab_size=300,
+    num_hidden_layers=2,
+    image_token_id=5,
+    video_token_id=6,
+    vision_start_token_id=7,
+    vision_end_token_id=8,
+    eos_token_id=1,
+    pad_token_id=0,
+)
 IMAGES = ImageConfig(patch_size=8, min_pixels=32 * 32, max_pixels=96 * 96, coordinates=True)
 
 
 class FakeTokenizer:
     def save(self, folder):
-        (folder / "tokenizer.json").write_text("{}")
+        (folder / "tokenizer.json").write_text("{}", encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -50,11 +58,11 @@ def saved(tmp_path_factory):
 
 @pytest.fixture
 def broken(saved, tmp_path):
-    """A copy to break."""
+    """A copy of the saved folder, to break."""
     return shutil.copytree(saved[0], tmp_path / "broken")
 
 
-def test_what_is_saved_comes_back(saved):
+def test_saved_checkpoint_comes_back(saved):
     folder, model = saved
     names = {path.name for path in folder.iterdir()}
     jsons = {"config.json", "generation_config.json", "preprocessor_config.json", "tokenizer.json"}
@@ -62,9 +70,8 @@ def test_what_is_saved_comes_back(saved):
     again, config = load(folder)
     assert config == NANO and load_image_config(folder) == IMAGES
     assert again.lm_head.weight is again.model.embed_tokens.weight
-    for (name, one), (other_name, other) in zip(
-        model.named_parameters(), again.named_parameters(), strict=True
-    ):
+    pairs = zip(model.named_parameters(), again.named_parameters(), strict=True)
+    for (name, one), (other_name, other) in pairs:
         assert name == other_name and torch.equal(one, other) and other.requires_grad
     assert "lm_head.weight" not in load_file(folder / "model.safetensors")
     with torch.no_grad():  # the tensors may lie on the file itself: training must not write through
@@ -94,45 +101,54 @@ def test_transformers_opens_it_and_computes_the_same(saved):
     torch.testing.assert_close(logits, wanted, atol=1e-4, rtol=0)
     processing = pytest.importorskip("transformers.models.qwen2_vl.image_processing_pil_qwen2_vl")
     theirs = processing.Qwen2VLImageProcessorPil.from_pretrained(folder)
-    colours = pixel_values.view(len(pixel_values), 6, -1)[:, :3].flatten(1)  # coordinates are ours alone
+    colours = pixel_values.view(len(pixel_values), 6, -1)[:, :3].flatten(1)  # without coordinates
     assert torch.equal(theirs([image], return_tensors="pt")["pixel_values"], colours)
 
 
 def test_what_transformers_saves_opens_here(saved, tmp_path):
-    """Its config is nested; its shards are ours to check, with either naming of the keys."""
+    """transformers writes a nested config and, here, several shards."""
     transformers = pytest.importorskip("transformers", minversion="5.3")
     folder, model = saved
     theirs = transformers.Qwen2_5_VLForConditionalGeneration.from_pretrained(folder)
     theirs.save_pretrained(tmp_path / "theirs", max_shard_size="1MB")
     assert (tmp_path / "theirs" / "model.safetensors.index.json").exists()
-    assert "text_config" in json.loads((tmp_path / "theirs" / "config.json").read_text())
+    config = (tmp_path / "theirs" / "config.json").read_text(encoding="utf-8")
+    assert "text_config" in json.loads(config)
     again, config = load(tmp_path / "theirs")
-    assert config == NANO
-    assert all(torch.equal(a, b) for a, b in zip(again.parameters(), model.parameters(), strict=True))
+    assert config == NANO and equal_weights(again, model)
+
+
+def equal_weights(one, other):
+    pairs = zip(one.parameters(), other.parameters(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
 
 
 def rename_nested(name):
-    return ("model." if name.startswith("visual.") else "model.language_model.") + name.removeprefix("model.")
+    """The name of a tensor in the layout that has model.language_model."""
+    prefix = "model." if name.startswith("visual.") else "model.language_model."
+    return prefix + name.removeprefix("model.")
 
 
 def test_nested_names_and_shards_open(saved, broken):
-    tensors = {rename_nested(name): value for name, value in load_file(broken / "model.safetensors").items()}
+    tensors = load_file(broken / "model.safetensors")
+    tensors = {rename_nested(name): value for name, value in tensors.items()}
     (broken / "model.safetensors").unlink()
     names = sorted(tensors)
     shards = {"a.safetensors": names[::2], "b.safetensors": names[1::2]}
     for file, part in shards.items():
         save_file({name: tensors[name] for name in part}, broken / file)
     index = {"weight_map": {name: file for file, part in shards.items() for name in part}}
-    (broken / "model.safetensors.index.json").write_text(json.dumps(index))
+    path = broken / "model.safetensors.index.json"
+    path.write_text(json.dumps(index), encoding="utf-8")
     again, _ = load(broken)
-    assert all(torch.equal(a, b) for a, b in zip(again.parameters(), saved[1].parameters(), strict=True))
+    assert equal_weights(again, saved[1])
     (broken / "b.safetensors").unlink()
     with pytest.raises(CheckpointError, match="b.safetensors: no such file"):
         load(broken)
 
 
 def edit(change):
-    """A breakage of the tensors: change(dict of tensors) in place."""
+    """A breakage of the tensors: change(dict of tensors) changes them in place."""
 
     def apply(folder):
         tensors = load_file(folder / "model.safetensors")
@@ -153,51 +169,88 @@ def scribble(folder):
 
 def set_config(**changes):
     def apply(folder):
-        config = json.loads((folder / "config.json").read_text())
-        (folder / "config.json").write_text(json.dumps(config | changes))
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        (folder / "config.json").write_text(json.dumps(config | changes), encoding="utf-8")
 
     return apply
 
 
+def remove(name):
+    return lambda folder: (folder / name).unlink()
+
+
+def overwrite(name, text):
+    return lambda folder: (folder / name).write_text(text, encoding="utf-8")
+
+
+DAMAGED = "model.safetensors: damaged or truncated"
+# name: (breakage, pattern of the message, type of the error)
 BREAKAGES = {
-    "missing tensor": (edit(lambda t: t.pop("model.norm.weight")), "1 missing .* model.norm.weight"),
-    "unexpected tensor": (edit(lambda t: t.update({"model.x": torch.ones(1)})), "unexpected tensor model.x"),
-    "misshapen tensor": (
-        edit(lambda t: t.update({"model.norm.weight": torch.ones(7)})), r"norm.weight .*\(7,\).*\(128,\)",
+    "missing tensor": (
+        edit(lambda t: t.pop("model.norm.weight")),
+        "1 missing .* model.norm.weight",
+        CheckpointError,
     ),
-    "truncated": (cut, "model.safetensors: damaged or truncated"),
-    "scribbled header": (scribble, "model.safetensors: damaged or truncated"),
-    "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "model.safetensors: no such file"),
-    "no config": (lambda folder: (folder / "config.json").unlink(), "config.json: no such file"),
-    "broken config": (lambda folder: (folder / "config.json").write_text("{"), "config.json: not JSON"),
-    "another family": (set_config(model_type="qwen3_vl"), "config.json: architecture qwen3_vl"),
-    "incomplete config": (set_config(hidden_size=None), "config.json: lacks hidden_size"),
-    "scaled rope": (set_config(rope_scaling={"rope_type": "yarn"}), "rope type yarn"),
-    "sliding window": (set_config(use_sliding_window=True), "sliding window"),
-    "another activation": (set_config(hidden_act="gelu"), "activation gelu"),
-}  # fmt: skip
+    "unexpected tensor": (
+        edit(lambda t: t.update({"model.x": torch.ones(1)})),
+        "unexpected tensor model.x",
+        CheckpointError,
+    ),
+    "misshapen tensor": (
+        edit(lambda t: t.update({"model.norm.weight": torch.ones(7)})),
+        r"norm.weight .*\(7,\).*\(128,\)",
+        CheckpointError,
+    ),
+    "truncated": (cut, DAMAGED, CheckpointError),
+    "scribbled header": (scribble, DAMAGED, CheckpointError),
+    "no weights": (
+        remove("model.safetensors"),
+        "model.safetensors: no such file",
+        CheckpointError,
+    ),
+    "no config": (remove("config.json"), "config.json: no such file", UserError),
+    "broken config": (overwrite("config.json", "{"), "config.json: not valid JSON", UserError),
+    "another family": (
+        set_config(model_type="qwen3_vl"),
+        "config.json: architecture qwen3_vl",
+        CheckpointError,
+    ),
+    "incomplete config": (
+        set_config(hidden_size=None),
+        "config.json: lacks hidden_size",
+        CheckpointError,
+    ),
+    "scaled rope": (
+        set_config(rope_scaling={"rope_type": "yarn"}),
+        "rope type yarn",
+        CheckpointError,
+    ),
+    "sliding window": (set_config(use_sliding_window=True), "sliding window", CheckpointError),
+    "another activation": (set_config(hidden_act="gelu"), "activation gelu", CheckpointError),
+}
 
 
 @pytest.mark.parametrize("name", BREAKAGES)
 def test_damage_is_named_in_one_line(broken, name):
-    breakage, message = BREAKAGES[name]
+    breakage, message, kind = BREAKAGES[name]
     breakage(broken)
-    with pytest.raises(CheckpointError, match=message) as error:
+    with pytest.raises(UserError, match=message) as error:
         load(broken)
-    assert "\n" not in str(error.value)
+    assert type(error.value) is kind and "\n" not in str(error.value)
 
 
-def test_an_image_config_that_lacks_something_is_named(broken):
-    (broken / "preprocessor_config.json").write_text('{"image_mean": [0.5, 0.5, 0.5]}')
+def test_incomplete_image_config_is_named(broken):
+    overwrite("preprocessor_config.json", '{"image_mean": [0.5, 0.5, 0.5]}')(broken)
     with pytest.raises(CheckpointError, match="preprocessor_config.json: lacks .*image_std"):
         load_image_config(broken)
 
 
 def test_newer_image_limits_are_read(broken):
     path = broken / "preprocessor_config.json"
-    config = json.loads(path.read_text())
-    config["size"] = {"shortest_edge": config.pop("min_pixels"), "longest_edge": config.pop("max_pixels")}
-    path.write_text(json.dumps(config))
+    config = json.loads(path.read_text(encoding="utf-8"))
+    least, most = config.pop("min_pixels"), config.pop("max_pixels")
+    config["size"] = {"shortest_edge": least, "longest_edge": most}
+    path.write_text(json.dumps(config), encoding="utf-8")
     assert load_image_config(broken) == IMAGES
 
 
@@ -205,15 +258,17 @@ def test_configs_of_every_layout():
     for preset in PRESETS.values():
         hf = json.loads(json.dumps(config_to_hf(preset)))
         assert config_from_hf(hf) == preset
-        top = ("model_type", "architectures", "vision_config", "tie_word_embeddings", "image_token_id",
-               "video_token_id", "vision_start_token_id", "vision_end_token_id")  # fmt: skip
+        top = {"model_type", "architectures", "vision_config", "tie_word_embeddings"}
+        top |= {"image_token_id", "video_token_id"}
+        top |= {"vision_start_token_id", "vision_end_token_id"}
         text = {key: value for key, value in hf.items() if key not in top}
-        rope = {"rope_type": "default", "rope_theta": text.pop("rope_theta"), **text.pop("rope_scaling")}
+        rope = {"rope_type": "default", "rope_theta": text.pop("rope_theta")}
+        rope |= text.pop("rope_scaling")
         nested = {key: hf[key] for key in top} | {"text_config": text | {"rope_parameters": rope}}
         assert config_from_hf(nested) == preset
 
 
-def test_a_kill_between_the_renames_loses_nothing(saved, tmp_path, monkeypatch):
+def test_kill_between_the_renames_loses_nothing(saved, tmp_path, monkeypatch):
     folder = shutil.copytree(saved[0], tmp_path / "run" / "nano")
     other = Qwen2_5_VL(NANO)
     rename, calls = os.rename, []
@@ -237,7 +292,7 @@ def test_a_kill_between_the_renames_loses_nothing(saved, tmp_path, monkeypatch):
 
 
 def same(a, b):
-    """Equal in value and type, all the way down."""
+    """Whether two states are equal in value and type at every depth."""
     if isinstance(a, torch.Tensor):
         return isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b)
     if isinstance(a, dict):
@@ -247,16 +302,20 @@ def same(a, b):
     return type(a) is type(b) and a == b
 
 
-def test_a_state_comes_back_exactly(tmp_path):
+def test_state_comes_back_exactly(tmp_path):
     shared, square, line = torch.randn(3), torch.randn(3, 3), torch.arange(10.0)
     state = {
-        "step": 7, "ratio": 0.1 + 0.2, "infinite": float("inf"), "none": None, "flag": True, 3: "int",
-        "3": "str", "python": random.getstate(), "torch": torch.get_rng_state(), "empty": {}, "list": [],
+        **{"step": 7, "ratio": 0.1 + 0.2, "infinite": float("inf"), "none": None, "flag": True},
+        **{3: "int", "3": "str", "empty": {}, "list": []},
+        **{"python": random.getstate(), "torch": torch.get_rng_state()},
         "nested": [{"a": (1, [torch.tensor(2)])}],
-        "views": [line[2:5], line[3:6]], "square": [square, square.T],
-        "turned": torch.randn(2, 3).T, "half": shared.bfloat16(), "shared": [shared, shared],
+        "views": [line[2:5], line[3:6]],
+        "square": [square, square.T],
+        "turned": torch.randn(2, 3).T,
+        "half": shared.bfloat16(),
+        "shared": [shared, shared],
         "nothing": [torch.zeros(0), torch.zeros(0, 4)],
-    }  # fmt: skip
+    }
     save_state(tmp_path / "deep" / "state.safetensors", state)
     again = load_state(tmp_path / "deep" / "state.safetensors")
     assert same(state, again)
@@ -265,7 +324,7 @@ def test_a_state_comes_back_exactly(tmp_path):
 
 
 def steps(model, optimizers, number):
-    """Train on random tokens drawn from the global generator; return the losses."""
+    """Losses of some training steps on random tokens from the global generator."""
     losses = []
     for _ in range(number):
         ids = torch.randint(10, 300, (2, 9))
@@ -285,7 +344,7 @@ def optimizers_of(model):
     return [torch.optim.AdamW(decay, lr=1e-3), torch.optim.SGD(rest, lr=1e-2, momentum=0.9)]
 
 
-def test_a_resumed_run_is_the_same_run(tmp_path):
+def test_resumed_run_is_the_same_run(tmp_path):
     torch.manual_seed(0)
     model = Qwen2_5_VL(NANO)
     optimizers = optimizers_of(model)
@@ -301,11 +360,10 @@ def test_a_resumed_run_is_the_same_run(tmp_path):
     for optimizer, one in zip(optimizers, state["optimizers"], strict=True):
         optimizer.load_state_dict(one)
     torch.set_rng_state(state["rng"])
-    assert steps(again, optimizers, 3) == straight
-    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
+    assert steps(again, optimizers, 3) == straight and equal_weights(again, model)
 
 
-def test_a_kill_while_writing_keeps_the_old_state(tmp_path, monkeypatch):
+def test_kill_while_writing_keeps_the_old_state(tmp_path, monkeypatch):
     path = tmp_path / "state.safetensors"
     save_state(path, {"step": 1})
 
@@ -321,7 +379,7 @@ def test_a_kill_while_writing_keeps_the_old_state(tmp_path, monkeypatch):
     assert load_state(path) == {"step": 3}
 
 
-def test_a_state_that_is_none_is_named(tmp_path):
+def test_file_that_holds_no_state_is_named(tmp_path):
     path = tmp_path / "state.safetensors"
     with pytest.raises(CheckpointError, match="state.safetensors: no such file"):
         load_state(path)

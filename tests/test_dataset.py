@@ -8,9 +8,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-
-from nanoladder import dataset
 from nanoladder.common import UserError
 from nanoladder.dataset import (
     IGNORE_INDEX,
@@ -31,6 +28,9 @@ from nanoladder.dataset import (
     read_splits,
     target_text,
 )
+from PIL import Image
+
+from nanoladder import dataset
 from nanoladder.image import ImageConfig
 from nanoladder.model import PRESETS, Qwen2_5_VL
 from nanoladder.rewards import read_answer
@@ -43,7 +43,11 @@ GOOD = {
 }  # fmt: skip
 
 
-CHOICE = GOOD | {"question_type": "relative distance", "options": ["A. chair", "B. lamp"], "answer": "B"}
+CHOICE = GOOD | {
+    "question_type": "relative distance",
+    "options": ["A. chair", "B. lamp"],
+    "answer": "B",
+}
 NUMBER = GOOD | {"question_type": "object size", "options": None, "answer": "87"}
 
 
@@ -51,7 +55,9 @@ def folder_with(tmp_path, *rows, size=(96, 96)):
     noise = np.random.default_rng(0).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "a.png")
     path = tmp_path / "rows.jsonl"
-    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+    path.write_text(
+        "".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows)
+    )
     return path
 
 
@@ -110,7 +116,10 @@ def test_bad_rows_are_named(tmp_path, change, complaint):
 
 def test_choices_and_numbers_are_read(tmp_path):
     choice, number = read_rows(folder_with(tmp_path, CHOICE, NUMBER))
-    assert (choice.options, choice.answer) == (("A. chair", "B. lamp"), "B") and not choice.is_localization
+    assert (choice.options, choice.answer) == (
+        ("A. chair", "B. lamp"),
+        "B",
+    ) and not choice.is_localization
     assert (number.options, number.answer) == ((), "87")
 
 
@@ -128,15 +137,24 @@ def test_frames_become_a_video_and_views_images(tmp_path, data_type, frames, gri
     row = NUMBER | {"data_type": data_type, "image": ["a.png"] * frames}
     (row,) = read_rows(folder_with(tmp_path, row))
     tok = Tokenizer.train([row.question], 300)
-    config = dataclasses.replace(PRESETS["nano"], image_token_id=tok.image_id, video_token_id=tok.video_id)
+    config = dataclasses.replace(
+        PRESETS["nano"], image_token_id=tok.image_id, video_token_id=tok.video_id
+    )
     prompt = encode_prompt(row, tok, CONFIG, config, ask=True)
     place = tok.video_id if data_type == "video" else tok.image_id
-    assert prompt["grid_thw"] == grids and prompt["input_ids"].count(place) == 36 * sum(t for t, _, _ in grids)
+    assert prompt["grid_thw"] == grids and prompt["input_ids"].count(place) == 36 * sum(
+        t for t, _, _ in grids
+    )
     assert prompt["input_ids"].count(tok.vision_start_id) == len(grids)
     first = prompt["input_ids"].index(place)
-    time = prompt["position_ids"][0, first : first + 36 * grids[0][0]] - prompt["position_ids"][0, first]
+    time = (
+        prompt["position_ids"][0, first : first + 36 * grids[0][0]]
+        - prompt["position_ids"][0, first]
+    )
     assert time.unique().tolist() == times
-    assert tok.decode(prompt["input_ids"]).endswith("Answer with a number.<|im_end|>\n<|im_start|>assistant\n")
+    assert tok.decode(prompt["input_ids"]).endswith(
+        "Answer with a number.<|im_end|>\n<|im_start|>assistant\n"
+    )
 
 
 def test_absurdly_large_image_is_refused_unread(tmp_path):
@@ -156,13 +174,18 @@ def test_missing_and_empty_files(tmp_path):
 
 def test_a_choice_is_answered_in_words(tmp_path):
     rows = read_rows(folder_with(tmp_path, CHOICE))
-    assert target_text(rows[0], CONFIG) == "lamp" and read_answer("lamp", rows[0]) == rows[0].answer == "B"
+    assert (
+        target_text(rows[0], CONFIG) == "lamp"
+        and read_answer("lamp", rows[0]) == rows[0].answer == "B"
+    )
 
 
 def test_boxes_are_rescaled_with_the_image(tmp_path):
     rows = read_rows(folder_with(tmp_path, GOOD, size=(100, 50)))
     check_images(rows)
-    tiny = dataclasses.replace(CONFIG, min_pixels=16 * 16, max_pixels=48 * 32)  # 100 x 50 becomes 48 x 16
+    tiny = dataclasses.replace(
+        CONFIG, min_pixels=16 * 16, max_pixels=48 * 32
+    )  # 100 x 50 becomes 48 x 16
     assert boxes_in_input(rows[0], tiny) == [{"label": "chair", "bbox_2d": [2, 2, 10, 10]}]
     assert target_text(rows[0], tiny) == '[{"label":"chair","bbox_2d":[2,2,10,10]}]'
 
@@ -187,10 +210,14 @@ def test_questions_packed_behind_one_image_get_the_logits_they_have_alone(loaded
     def supervised_logits(batch):
         with torch.no_grad():
             embeds = model.visual(batch["pixel_values"], batch["grid_thw"])
-            hidden = model(batch["input_ids"], batch["position_ids"], embeds, attention_mask(batch["segments"]))
+            hidden = model(
+                batch["input_ids"], batch["position_ids"], embeds, attention_mask(batch["segments"])
+            )
         return model.lm_head(hidden[:, :-1][batch["labels"][:, 1:] != IGNORE_INDEX])
 
-    other = dataset.encode(dataset.groups[1][:2])  # a batch mate of another length must not matter either
+    other = dataset.encode(
+        dataset.groups[1][:2]
+    )  # a batch mate of another length must not matter either
     together = supervised_logits(collate([dataset.encode(group)]))
     in_batch = supervised_logits(collate([dataset.encode(group), other]))[: len(together)]
     alone = torch.cat([supervised_logits(collate([dataset.encode([row])])) for row in group])
@@ -235,20 +262,30 @@ def test_a_videos_token_is_held_to_the_mean_of_its_two_frames(tmp_path):
     for k, path in enumerate(paths):
         Image.fromarray(np.full((96, 96), k, np.uint8)).save(path.with_suffix(".names.png"))
     kinds = {"names": 5}
-    film, album = (SimpleNamespace(images=tuple(paths), data_type=kind) for kind in ("video", "multi_view"))
+    film, album = (
+        SimpleNamespace(images=tuple(paths), data_type=kind) for kind in ("video", "multi_view")
+    )
     targets = dense_targets(film, [(2, 12, 12)], CONFIG, kinds)
     assert targets.shape == (72, 29) and torch.equal(targets[:36, :16], board_squares(6, 6))
-    assert targets[:36, 16].eq(1).all() and targets[36:, 17].eq(1).all() and (targets[:, 16:24].sum(1) == 1).all()
+    assert (
+        targets[:36, 16].eq(1).all()
+        and targets[36:, 17].eq(1).all()
+        and (targets[:, 16:24].sum(1) == 1).all()
+    )
     expected = torch.tensor([[0.5, 0.5, 0, 0, 0], [0, 0, 0.5, 0.5, 0]]).repeat_interleave(36, 0)
     assert torch.equal(targets[:, 24:], expected)
     apart = dense_targets(album, [(1, 12, 12)] * 4, CONFIG, kinds)
-    assert apart.shape == (144, 29) and apart[36:72, 17].eq(1).all() and apart[36:72, 25].eq(1).all()
+    assert (
+        apart.shape == (144, 29) and apart[36:72, 17].eq(1).all() and apart[36:72, 25].eq(1).all()
+    )
 
 
 def test_an_album_of_different_rooms_has_no_common_floor(tmp_path):
     for room, n in (("000001", "00"), ("000001", "01"), ("000002", "00")):
         for kind in ("names", "across"):
-            Image.fromarray(np.full((96, 96), 3, np.uint8)).save(tmp_path / f"{room}_multi_view_{n}.{kind}.png")
+            Image.fromarray(np.full((96, 96), 3, np.uint8)).save(
+                tmp_path / f"{room}_multi_view_{n}.{kind}.png"
+            )
     first, second, other = (tmp_path / f"{name}.png" for name in ("000001_multi_view_00", "000001_multi_view_01",
                                                                   "000002_multi_view_00"))  # fmt: skip
     for pictures, told in (((first, second), 1), ((first, other), 0)):
@@ -271,9 +308,17 @@ def test_every_image_token_has_its_square_of_the_board():
 def test_order_climbs_covers_and_repeats():
     levels = np.array([1, 2, 3] * 10)
     order = plan_order(levels, 120, 0.5, seed=1)
-    assert len(order) == 120 and order == plan_order(levels, 120, 0.5, 1) != plan_order(levels, 120, 0.5, 2)
-    assert max(levels[i] for _, i in order[:60]) == 2 and {levels[i] for _, i in order[60:]} == {1, 2, 3}
-    assert sorted(i for _, i in plan_order(levels, 30, 0, 0)) == list(range(30))  # one pass sees every room once
+    assert len(order) == 120 and order == plan_order(levels, 120, 0.5, 1) != plan_order(
+        levels, 120, 0.5, 2
+    )
+    assert max(levels[i] for _, i in order[:60]) == 2 and {levels[i] for _, i in order[60:]} == {
+        1,
+        2,
+        3,
+    }
+    assert sorted(i for _, i in plan_order(levels, 30, 0, 0)) == list(
+        range(30)
+    )  # one pass sees every room once
     assert len(set(order)) == 120  # no (epoch, room) twice: every visit draws its own questions
 
 
@@ -283,7 +328,10 @@ def test_a_mixture_keeps_its_shares_everywhere(tmp_path):
     shares = {"localization": 3, "single_image": 1}
     order = plan_mixture(groups, shares, 100, 0.5, seed=0)
     kinds = [groups[i][0].kind for _, i in order]
-    assert all(kinds[n : n + 4].count("localization") == 3 for n in range(0, 100, 4)) and len(set(order)) == 100
+    assert (
+        all(kinds[n : n + 4].count("localization") == 3 for n in range(0, 100, 4))
+        and len(set(order)) == 100
+    )
     assert all(groups[i][0].level < 2 for _, i in order[:50] if i < 9)  # each kind climbs by itself
     alone = plan_mixture(groups[:9], {"localization": 1}, 40, 0.5, seed=0)
     assert alone == plan_order([group[0].level for group in groups[:9]], 40, 0.5, 0)
@@ -291,14 +339,18 @@ def test_a_mixture_keeps_its_shares_everywhere(tmp_path):
 
 def test_views_and_videos_join_late(tmp_path):
     boxes, numbers = read_rows(folder_with(tmp_path, GOOD, NUMBER))
-    groups = [[boxes]] * 3 + [[numbers]] * 3 + [
-        [dataclasses.replace(numbers, data_type="video", images=numbers.images * 2)]
-    ] * 3
+    groups = (
+        [[boxes]] * 3
+        + [[numbers]] * 3
+        + [[dataclasses.replace(numbers, data_type="video", images=numbers.images * 2)]] * 3
+    )
     shares = {"localization": 0.25, "single_image": 0.25, "video": 0.5}
     kinds = [groups[i][0].kind for _, i in plan_mixture(groups, shares, 100, 0.0, seed=0, late=0.6)]
     assert "video" not in kinds[:60] and kinds[:60].count("localization") == 30
     assert [kinds[60:].count(kind) for kind in shares] == [10, 10, 20]
-    both = [[dataclasses.replace(boxes, images=boxes.images * n)] for n in (1, 1, 1, 2)]  # one kind, one group in four
+    both = [
+        [dataclasses.replace(boxes, images=boxes.images * n)] for n in (1, 1, 1, 2)
+    ]  # one kind, one group in four
     for share, later in ((None, 10), (0.75, 30)):
         order = plan_mixture(both, {"localization": 1}, 80, 0.0, 0, late=0.5, several=share)
         shown = [len(both[i][0].images) - 1 for _, i in order]
@@ -319,10 +371,14 @@ def test_a_folder_without_held_out_rows_keeps_scenes_back(tmp_path, monkeypatch)
     splits = read_splits(tmp_path, ["localization"], {"val": 4, "test": None, "ood": None})
     scenes = {split: {row.images[0].parent for row in rows} for split, rows in splits.items()}
     assert set(splits) == {"train", "val", "test"} and len(splits["val"]) == 4
-    assert not scenes["train"] & scenes["test"] and len(splits["train"]) + len(splits["test"]) == len(names)
+    assert not scenes["train"] & scenes["test"] and len(splits["train"]) + len(
+        splits["test"]
+    ) == len(names)
     assert 4 <= len(splits["test"]) <= 36
     assert is_alone(tmp_path)
-    (train / "parts").mkdir()  # the making of rooms was interrupted while it had only training rooms
+    (
+        train / "parts"
+    ).mkdir()  # the making of rooms was interrupted while it had only training rooms
     assert not is_alone(tmp_path)
 
 

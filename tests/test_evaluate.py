@@ -13,17 +13,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import ROOT
+from nanoladder.common import UserError, write_jsonl
+from nanoladder.dataset import CHOICES, NUMBERS, Row, read_kinds, subset
+from nanoladder.evaluate import consensus, judge, shuffled, spread
 
 import eval as script
 from data.rooms.hints import with_hints
 from data.rooms.spatial import SECTORS
 from nanoladder import checkpoint, evaluate
-from nanoladder.common import UserError, write_jsonl
-from nanoladder.dataset import CHOICES, NUMBERS, Row, read_kinds, subset
-from nanoladder.evaluate import consensus, judge, shuffled, spread
 from nanoladder.image import ImageConfig
 from nanoladder.rewards import LENGTHS
-from nanoladder.tables import as_text, best_number, overall_interval, overview, set_beside, summarize_spatial, tables
+from nanoladder.tables import (
+    as_text,
+    best_number,
+    overall_interval,
+    overview,
+    set_beside,
+    summarize_spatial,
+    tables,
+)
 
 BASE = ROOT / "nanoladder" / "base"
 
@@ -36,7 +44,9 @@ def options(count):
     return tuple(f"{letter}. {letter * 3}" for letter in "ABCD"[:count])
 
 
-def random_rows(rng, n, kinds=("object size", "object count", "relative direction", "appearance order")):
+def random_rows(
+    rng, n, kinds=("object size", "object count", "relative direction", "appearance order")
+):
     rows = []
     for i in range(n):
         kind = str(rng.choice(kinds))
@@ -70,9 +80,21 @@ def random_choice(rng, asked):
     form = rng.integers(10)
     if form < 6:
         letter = letters[i].lower() if rng.random() < 0.3 else letters[i]
-        said = [letter, f"({letter})", f"{letter}.", f" {letter}\n", f"{letter}. {texts[i]}", f"({letter}) {texts[i]}."]
+        said = [
+            letter,
+            f"({letter})",
+            f"{letter}.",
+            f" {letter}\n",
+            f"{letter}. {texts[i]}",
+            f"({letter}) {texts[i]}.",
+        ]
         return said[form], letters[i] == asked.answer
-    wrong = [f"{letters[i]} or {letters[j]}", f"{letters[i]}. {texts[j]}", "", f"{letters[i]}{letters[j]}"]
+    wrong = [
+        f"{letters[i]} or {letters[j]}",
+        f"{letters[i]}. {texts[j]}",
+        "",
+        f"{letters[i]}{letters[j]}",
+    ]
     return wrong[form - 6], False
 
 
@@ -82,7 +104,10 @@ def random_number(rng, asked):
     cents = max(1, round(float(truth) * 100 * float(np.exp(rng.normal(0, 0.35)))))
     value, text = Fraction(cents, 100), f"{cents / 100:.2f}"
     unit = str(rng.choice(["m", "cm", "ft", "inch"]))
-    size, own = (Fraction(str(LENGTHS[u])) for u in (unit, "m" if asked.question_type == "absolute distance" else "cm"))
+    size, own = (
+        Fraction(str(LENGTHS[u]))
+        for u in (unit, "m" if asked.question_type == "absolute distance" else "cm")
+    )
     form, is_length = rng.integers(7), asked.question_type in ("absolute distance", "object size")
     if form == 4 and is_length:
         text, value = f"about {text} {unit}.", value * size / own
@@ -100,7 +125,9 @@ def random_number(rng, asked):
 
 def test_answers_score_what_their_making_says():
     rng, compared = np.random.default_rng(4), 0
-    for asked in random_rows(rng, 3000, ["absolute distance", "object size", "object count", *CHOICES]):
+    for asked in random_rows(
+        rng, 3000, ["absolute distance", "object size", "object count", *CHOICES]
+    ):
         text, wanted = (random_choice if asked.options else random_number)(rng, asked)
         if wanted is not None:
             scored = judge(text, asked, ImageConfig())
@@ -112,13 +139,31 @@ def test_answers_score_what_their_making_says():
 
 
 def test_boxes_score_what_counting_pixels_says():
-    rng, config = np.random.default_rng(5), ImageConfig(patch_size=8, min_pixels=1, max_pixels=10**6)
+    rng, config = (
+        np.random.default_rng(5),
+        ImageConfig(patch_size=8, min_pixels=1, max_pixels=10**6),
+    )
     for number in range(200):
-        names = [str(n) for n in rng.permutation(["bed", "lamp", "desk", "sofa"])[: rng.integers(1, 4)]]
+        names = [
+            str(n) for n in rng.permutation(["bed", "lamp", "desk", "sofa"])[: rng.integers(1, 4)]
+        ]
         boxes = {name: random_box(rng) for name in names}
         answer = [{"bbox_2d": box, "label": name} for name, box in boxes.items()]
-        asked = Row(number, "?", answer, ("0.png",), "localization", "single_image", 1, "rows:1", sizes=((64, 64),))
-        said = {str(n): random_box(rng) for n in rng.permutation(["bed", "lamp", "desk", "door"])[: rng.integers(0, 4)]}
+        asked = Row(
+            number,
+            "?",
+            answer,
+            ("0.png",),
+            "localization",
+            "single_image",
+            1,
+            "rows:1",
+            sizes=((64, 64),),
+        )
+        said = {
+            str(n): random_box(rng)
+            for n in rng.permutation(["bed", "lamp", "desk", "door"])[: rng.integers(0, 4)]
+        }
         ious = [counted_iou(boxes[n], said[n]) if n in said else 0.0 for n in names]
         right = len(said.keys() & boxes.keys())
         text = json.dumps([{"label": name, "bbox_2d": box} for name, box in said.items()])
@@ -155,10 +200,16 @@ def test_a_table_is_what_its_definition_says():
         return np.mean([p["scores"]["accuracy"] for p in predictions
                         if p["question_type"] == kind and p["options"] == count])  # fmt: skip
 
-    size, count, order = score("object size", 0), score("object count", 0), score("appearance order", 4)
+    size, count, order = (
+        score("object size", 0),
+        score("object count", 0),
+        score("appearance order", 4),
+    )
     direction = np.mean([score("relative direction", k) for k in (2, 3, 4)])
     assert table["types"]["relative direction"]["accuracy"] == pytest.approx(direction)
-    assert table["nq"] == pytest.approx((size + count) / 2) and table["mcq"] == pytest.approx((direction + order) / 2)
+    assert table["nq"] == pytest.approx((size + count) / 2) and table["mcq"] == pytest.approx(
+        (direction + order) / 2
+    )
     assert table["avg"] == pytest.approx((size + count + direction + order) / 4)
     assert table["n"] == 300 == sum(t["n"] for t in table["types"].values())
     assert table["micro"] == pytest.approx(np.mean([p["scores"]["accuracy"] for p in predictions]))
@@ -172,7 +223,9 @@ def test_a_table_is_what_its_definition_says():
     assert table["types"]["appearance order"]["constant"] == pytest.approx(constant)
     guess = best_number([float(r.answer) for r in train if r.question_type == "object size"])[0]
     sizes = [float(r.answer) for r in asked if r.question_type == "object size"]
-    assert table["types"]["object size"]["constant"] == pytest.approx(np.mean([mra(guess, t) for t in sizes]))
+    assert table["types"]["object size"]["constant"] == pytest.approx(
+        np.mean([mra(guess, t) for t in sizes])
+    )
 
 
 def test_an_interval_is_as_wide_as_chance_makes_it():
@@ -187,14 +240,20 @@ def test_the_best_number_is_best():
     answers = np.random.default_rng(2).lognormal(1, 0.7, 200)
     guess, score = best_number(answers)
     assert score == pytest.approx(np.mean([mra(guess, a) for a in answers]))
-    assert all(np.mean([mra(other, a) for a in answers]) <= score + 0.01 for other in np.linspace(0.2, 12, 200))
+    assert all(
+        np.mean([mra(other, a) for a in answers]) <= score + 0.01
+        for other in np.linspace(0.2, 12, 200)
+    )
 
 
 @pytest.mark.parametrize("about", [(1, 1, 1, 1, 1), (3, 1, 2, 3), (1, 4, 2, 1), (5, 5)])
 def test_shuffled_rows_keep_all_but_their_pictures(about):
     """Several rows about the same pictures stand side by side; none may be left with them."""
     pictures = [Path(f"{k}.png") for k, count in enumerate(about) for _ in range(count)]
-    rows = [replace(row(i, "object size", str(i + 1)), images=(path,)) for i, path in enumerate(pictures)]
+    rows = [
+        replace(row(i, "object size", str(i + 1)), images=(path,))
+        for i, path in enumerate(pictures)
+    ]
     mixed = shuffled(rows)
     assert sorted(r.images for r in mixed) == [r.images for r in rows]
     assert all(a.images != b.images and a.answer == b.answer for a, b in zip(rows, mixed))
@@ -204,15 +263,27 @@ def test_what_is_printed_is_what_was_scored():
     rng = np.random.default_rng(6)
     asked = random_rows(rng, 120)
     predictions = predictions_of(asked, rng)
-    summary, blind = (summarize_spatial(p, asked) for p in (predictions, predictions_of(asked, rng)))
+    summary, blind = (
+        summarize_spatial(p, asked) for p in (predictions, predictions_of(asked, rng))
+    )
     set_beside(summary, "blind", blind)
-    scores = {"rooms-si": summary, "overall": summary["avg"], "intervals": {"overall": overall_interval([predictions])}}
+    scores = {
+        "rooms-si": summary,
+        "overall": summary["avg"],
+        "intervals": {"overall": overall_interval([predictions])},
+    }
     lines = {line.split("  ")[1]: line.split() for line in as_text(tables(scores) + overview(scores)).splitlines()
              if line.startswith("  ")}  # fmt: skip
-    assert lines["NQ"][1] == f"{100 * summary['nq']:.1f}" and lines["MCQ"][1] == f"{100 * summary['mcq']:.1f}"
+    assert (
+        lines["NQ"][1] == f"{100 * summary['nq']:.1f}"
+        and lines["MCQ"][1] == f"{100 * summary['mcq']:.1f}"
+    )
     assert lines["MCQ"][-1] == str(sum(bool(r.options) for r in asked))
     assert lines["object size"][2] == f"{100 * summary['types']['object size']['accuracy']:.1f}"
-    assert lines["average"][-2] == f"{100 * blind['avg']:.1f}" and lines["overall"][1] == f"{100 * summary['avg']:.1f}"
+    assert (
+        lines["average"][-2] == f"{100 * blind['avg']:.1f}"
+        and lines["overall"][1] == f"{100 * summary['avg']:.1f}"
+    )
 
 
 def test_a_comparison_is_the_difference_of_the_averages(tmp_path, capsys):
@@ -231,18 +302,28 @@ def test_a_comparison_is_the_difference_of_the_averages(tmp_path, capsys):
     before, after = ([*side, np.mean(side)] for side in averages)
     for name, first, second in zip(("rooms-si", "rooms-video", "overall"), before, after):
         low, high = (float(printed[name][k].strip("[,]")) for k in (4, 5))
-        assert printed[name][2:4] == [f"{first:.3f}", f"{second - first:+.3f}"] and low < second - first < high
+        assert (
+            printed[name][2:4] == [f"{first:.3f}", f"{second - first:+.3f}"]
+            and low < second - first < high
+        )
 
 
 def test_a_subset_is_always_the_same_and_like_the_whole():
     rows = random_rows(np.random.default_rng(7), 1000)
     rows = [replace(r, level=1 + r.question_id % 3) for r in rows]
     few, more = subset(rows, 300), subset(rows, 600)
-    assert len(few) == 300 and few == subset(rows, 300) and subset(rows, None) == rows == subset(rows, 5000)
+    assert (
+        len(few) == 300
+        and few == subset(rows, 300)
+        and subset(rows, None) == rows == subset(rows, 5000)
+    )
     ids = [r.question_id for r in few]
     assert ids == sorted(ids) and set(ids) < {r.question_id for r in more}
     for form in {(r.question_type, len(r.options), r.level) for r in rows}:
-        whole, part = (sum((r.question_type, len(r.options), r.level) == form for r in some) for some in (rows, few))
+        whole, part = (
+            sum((r.question_type, len(r.options), r.level) == form for r in some)
+            for some in (rows, few)
+        )
         assert abs(part - 0.3 * whole) <= 1
 
 
@@ -250,17 +331,31 @@ def test_semantic_entropy_counts_what_answers_mean():
     order = row(0, "appearance order", "A", options(4))
     assert spread(["A", "(a)", "A. AAA", "a."], order)["semantic_entropy"] == 0
     assert spread(["A", "B", "C", "D"], order)["semantic_entropy"] == pytest.approx(log(4))
-    assert spread(["A", "B", "what", "A or B"], order)["semantic_entropy"] == pytest.approx(1.5 * log(2))
+    assert spread(["A", "B", "what", "A or B"], order)["semantic_entropy"] == pytest.approx(
+        1.5 * log(2)
+    )
     distance = row(0, "absolute distance", "2.0")
-    assert spread(["2 m", "200 cm", "2.0", "3"], distance)["semantic_entropy"] == pytest.approx(log(4) - 0.75 * log(3))
+    assert spread(["2 m", "200 cm", "2.0", "3"], distance)["semantic_entropy"] == pytest.approx(
+        log(4) - 0.75 * log(3)
+    )
 
 
 def test_consensus_is_what_the_others_would_score_best():
-    order, distance = row(0, "appearance order", "A", options(4)), row(0, "absolute distance", "2.0")
+    order, distance = (
+        row(0, "appearance order", "A", options(4)),
+        row(0, "absolute distance", "2.0"),
+    )
     turn = row(0, "view change", "move_left:0.4")
-    assert consensus(["B", "what", "what", "(a)", "what", "a."], order) == "(a)"  # the unreadable have no say
-    assert consensus(["1", "1", "2 m", "240 cm", "2.5", "2.8", "10"], distance) == "240 cm"  # not the commonest
-    assert consensus(["move_up:1", "move_left:0.4", "stay", "move_left: 0.40"], turn) == "move_left:0.4"
+    assert (
+        consensus(["B", "what", "what", "(a)", "what", "a."], order) == "(a)"
+    )  # the unreadable have no say
+    assert (
+        consensus(["1", "1", "2 m", "240 cm", "2.5", "2.8", "10"], distance) == "240 cm"
+    )  # not the commonest
+    assert (
+        consensus(["move_up:1", "move_left:0.4", "stay", "move_left: 0.40"], turn)
+        == "move_left:0.4"
+    )
     assert consensus(["what", "who"], order) == "what"
     found = spread(["B", "(a)", "a.", "what"], order)
     assert found["scores"] == {"accuracy": 0.5, "consensus": 1.0} and found["truth"] == "A"
@@ -290,7 +385,13 @@ def test_a_killed_scoring_goes_on_and_ends_the_same(rooms, tmp_path, monkeypatch
     flags = ["--samples", "2", "--attention"]
     ask(rooms, tmp_path / "whole", *flags)
     whole = kept(tmp_path / "whole")
-    assert {"predictions.jsonl", "shuffled.jsonl", "samples.jsonl", "attention.jsonl", "attention.png"} <= set(whole)
+    assert {
+        "predictions.jsonl",
+        "shuffled.jsonl",
+        "samples.jsonl",
+        "attention.jsonl",
+        "attention.png",
+    } <= set(whole)
 
     generate, look, calls = evaluate.generate, evaluate.image_attention, []
 
@@ -326,7 +427,9 @@ def test_a_killed_scoring_goes_on_and_ends_the_same(rooms, tmp_path, monkeypatch
     (tmp_path / "cut" / "scores.json").unlink()
     lines = path.read_bytes().split(b"\n")
     path.write_bytes(b"\n".join([lines[1], lines[0], *lines[2:]]))
-    with pytest.raises(UserError, match="predictions.jsonl:1 answers another question than .*jsonl:"):
+    with pytest.raises(
+        UserError, match="predictions.jsonl:1 answers another question than .*jsonl:"
+    ):
         ask(rooms, tmp_path / "cut", *flags)
     path.write_bytes(b"{broken\n" + path.read_bytes())
     with pytest.raises(UserError, match="is damaged"):
@@ -342,7 +445,14 @@ def test_two_ranks_share_the_rows_and_end_the_same(rooms, tmp_path):
     lines = one["predictions.jsonl"].splitlines(keepends=True)
     (tmp_path / "cut" / "predictions.jsonl").write_bytes(b"".join(lines[:7]))
     for out in (tmp_path / "two", tmp_path / "cut"):
-        command = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", "eval.py"]
+        command = [
+            "-m",
+            "torch.distributed.run",
+            "--nproc_per_node",
+            "2",
+            "--standalone",
+            "eval.py",
+        ]
         subprocess.run([sys.executable, *command, *flags_of(rooms, out)], cwd=ROOT, check=True, capture_output=True,
                        env=os.environ | {"OMP_NUM_THREADS": "1"})  # fmt: skip
         assert kept(out) == one
@@ -364,33 +474,56 @@ def test_a_real_benchmark_is_averaged_as_its_authors_do(rooms, tmp_path):
             }) + "\n")  # fmt: skip
     script.main(["--model", str(BASE), "--real", str(tmp_path), "--out", str(tmp_path / "out"), "--bench", "cvbench",
                  "--max-new-tokens", "6"])  # fmt: skip
-    answers = [json.loads(line) for line in (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()]
+    answers = [
+        json.loads(line)
+        for line in (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()
+    ]
     score = json.loads((tmp_path / "out" / "scores.json").read_text())["cvbench"]
-    part = {name: np.mean([a["scores"]["accuracy"] for a in answers if a["source"] == name]) for name, _ in sources}
+    part = {
+        name: np.mean([a["scores"]["accuracy"] for a in answers if a["source"] == name])
+        for name, _ in sources
+    }
     assert score["n"] == len(answers) == 6 and {a["split"] for a in answers} == {"cvbench"}
-    assert score["average"] == pytest.approx(((part["ADE20K"] + part["COCO"]) / 2 + part["Omni3D"]) / 2)
+    assert score["average"] == pytest.approx(
+        ((part["ADE20K"] + part["COCO"]) / 2 + part["Omni3D"]) / 2
+    )
     assert "cvbench" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_hints_tell_what_the_truth_says(rooms):
-    image_config = replace(checkpoint.load_image_config(BASE), max_pixels=48 * 48)  # boxes must be rescaled
+    image_config = replace(
+        checkpoint.load_image_config(BASE), max_pixels=48 * 48
+    )  # boxes must be rescaled
     asked = [r for split in ("train", "test") for r in read_kinds(rooms / split, ["single_image"])]
     plain = {(r.where, r.images): r for r in asked if r.question_type == "relative direction"}
     hinted = [
         r
         for split in ("train", "test")
-        for r in with_hints([r for r in asked if f"/{split}/" in r.where], rooms / split, image_config, True)
+        for r in with_hints(
+            [r for r in asked if f"/{split}/" in r.where], rooms / split, image_config, True
+        )
     ]
     assert len(hinted) == len(plain) > 5
     for r in hinted:
         hint, question = r.question.rsplit("\n", 1)
         assert question == plain[r.where, r.images].question
         boxes = [[int(v) for v in box.split(",")] for box in re.findall(r"\[([\d,]+)\]", hint)]
-        assert len(boxes) == 3 and all(0 <= x1 < x2 <= 48 and 0 <= y1 < y2 <= 48 for x1, y1, x2, y2 in boxes)
-        turns = [int(n) if side == "left" else -int(n) for n, side in re.findall(r"(\d+) degrees to the (\w+)", hint)]
+        assert len(boxes) == 3 and all(
+            0 <= x1 < x2 <= 48 and 0 <= y1 < y2 <= 48 for x1, y1, x2, y2 in boxes
+        )
+        turns = [
+            int(n) if side == "left" else -int(n)
+            for n, side in re.findall(r"(\d+) degrees to the (\w+)", hint)
+        ]
         difficulty = {2: "easy", 3: "medium", 4: "hard"}[len(r.options)]
-        told = [name for name, (low, high) in SECTORS[difficulty].items() if low < (turns[1] - turns[0]) % 360 < high]
-        assert [f"{r.answer}. {told[0]}"] == [option for option in r.options if option.split(". ")[1] == told[0]]
+        told = [
+            name
+            for name, (low, high) in SECTORS[difficulty].items()
+            if low < (turns[1] - turns[0]) % 360 < high
+        ]
+        assert [f"{r.answer}. {told[0]}"] == [
+            option for option in r.options if option.split(". ")[1] == told[0]
+        ]
     boxes_only = with_hints([r for r in asked if "/test/" in r.where], rooms / "test", image_config)
     assert boxes_only and not any("degrees to the" in r.question for r in boxes_only)
 

@@ -1,25 +1,30 @@
-"""Cached, padded, grouped decoding against recomputing all for every token, and against transformers."""
+"""Decoding with cache, padding and groups, against plain recomputation and transformers.
+
+The command `python -m nanoladder.generate` is tested here too.
+"""
 
 import copy
 import dataclasses
+import subprocess
+import sys
 
+import numpy as np
 import pytest
 import torch
+from conftest import ROOT
+from PIL import Image
+from test_attention import IMAGE, TINY
 from torch._dynamo.testing import CompileCounter
 
-from nanoladder.checkpoint import save
-from nanoladder.generate import encode_pictures, generate, policy_logprobs
-from nanoladder.model import Config, Qwen2_5_VL, VisionConfig, mrope_position_ids
+from nanoladder import ask
+from nanoladder.batches import encode_prompt
+from nanoladder.checkpoint import BASE, Policy, save
+from nanoladder.command import UserError
+from nanoladder.generate import draw, encode_pictures, generate, policy_logprobs, prefill
+from nanoladder.model import Qwen2_5_VL, mrope_position_ids
+from nanoladder.schema import Row, check_images
 
-IMAGE, VIDEO = 5, 6
-TINY = Config(
-    VisionConfig(2, 32, 48, 2, 48, patch_size=4, window_size=16, fullatt_block_indexes=(1,)),
-    vocab_size=40, hidden_size=48, intermediate_size=80, num_hidden_layers=2, num_attention_heads=4,
-    num_key_value_heads=2, rope_theta=100.0, mrope_section=(2, 2, 2), max_position_embeddings=512,
-    image_token_id=IMAGE, video_token_id=VIDEO, vision_start_token_id=7, vision_end_token_id=8,
-    eos_token_id=1, pad_token_id=0,
-)  # fmt: skip
-EOS, BANNED = [11, 1], [IMAGE, VIDEO]
+EOS, BANNED = [11, 1], [IMAGE, TINY.video_token_id]
 
 
 @pytest.fixture(scope="module")
@@ -38,29 +43,38 @@ def prompt(grids, text):
     ids += torch.randint(10, 40, (2,)).tolist()
     positions, _ = mrope_position_ids(ids, grids, [], [], TINY)
     pixel_values = torch.randn(sum(t * h * w for t, h, w in grids), 96) if grids else None
-    return {"input_ids": ids, "position_ids": positions, "pixel_values": pixel_values, "grid_thw": grids}
+    return {
+        "input_ids": ids,
+        "position_ids": positions,
+        "pixel_values": pixel_values,
+        "grid_thw": grids,
+    }
 
 
 @pytest.fixture(scope="module")
 def prompts():
     torch.manual_seed(2)
-    shapes = [([(1, 4, 6)], 3), ([], 6), ([(1, 8, 8), (1, 2, 2)], 1), ([(1, 4, 6)], 9), ([(1, 6, 2)], 2)]
-    return [prompt(grids, text) for grids, text in shapes]
+    grids = [[(1, 4, 6)], [], [(1, 8, 8), (1, 2, 2)], [(1, 4, 6)], [(1, 6, 2)]]
+    return [prompt(*shape) for shape in zip(grids, (3, 6, 1, 9, 2))]
 
 
 @torch.no_grad()
 def second_look(model, prompt, completion, temperature=1.0):
-    """policy_logprobs [C + 1, V] of a prompt's completion and of what follows, without a cache or padding."""
-    positions, new = prompt["position_ids"], len(completion)
+    """policy_logprobs [C + 1, V] of a prompt's completion and of the token after it.
+
+    Everything is computed at once, without a cache or padding.
+    """
+    positions, new, grids = prompt["position_ids"], len(completion), prompt["grid_thw"]
     following = positions.max() + 1 + torch.arange(new).expand(3, -1)
+    positions = torch.cat((positions, following), dim=1)[:, None]
     ids = torch.tensor([prompt["input_ids"] + completion])
-    image_embeds = model.visual(prompt["pixel_values"], prompt["grid_thw"]) if prompt["grid_thw"] else None
-    hidden = model(ids, torch.cat((positions, following), dim=1)[:, None], image_embeds)[0, -new - 1 :]
+    image_embeds = model.visual(prompt["pixel_values"], grids) if grids else None
+    hidden = model(ids, positions, image_embeds)[0, -new - 1 :]
     return policy_logprobs(model.lm_head(hidden), temperature, BANNED)
 
 
 def greedy(model, prompt, number, ends=()):
-    """Token by token, everything computed anew."""
+    """A greedy completion, for which everything is computed anew for every token."""
     completion = []
     while len(completion) < number and not (completion and completion[-1] in ends):
         completion.append(int(second_look(model, prompt, completion)[-1].argmax()))
@@ -70,25 +84,64 @@ def greedy(model, prompt, number, ends=()):
 def test_pictures_that_prompts_share_are_encoded_once(model, prompts, monkeypatch):
     few = [prompts[0], prompts[2], prompts[3]]
     twice = [few[0], few[1], few[0], few[2], few[1]]  # the same tensors, not copies of them
-    seen = []
-    encode = model.visual.forward
-    monkeypatch.setattr(model.visual, "forward", lambda x, grids: seen.append(len(x)) or encode(x, grids))
+    seen, encode = [], model.visual.forward
+
+    def counted(pixel_values, grids):
+        seen.append(len(pixel_values))
+        return encode(pixel_values, grids)
+
+    monkeypatch.setattr(model.visual, "forward", counted)
     embeds = encode_pictures(model, twice, torch.device("cpu"))
     assert sum(seen) == sum(len(prompt["pixel_values"]) for prompt in few)
-    torch.testing.assert_close(embeds, [encode(prompt["pixel_values"], prompt["grid_thw"]) for prompt in twice])
+    wanted = [encode(prompt["pixel_values"], prompt["grid_thw"]) for prompt in twice]
+    torch.testing.assert_close(embeds, wanted)
+
+
+def test_prefill_ends_where_each_prompt_ends(model, prompts):
+    cpu = torch.device("cpu")
+    with torch.no_grad():
+        cache, hidden, position, seen = prefill(model, prompts, 0, cpu)
+        logprobs = policy_logprobs(model.lm_head(hidden), 1.0, BANNED)
+        *_, nothing = prefill(model, prompts[:1], 0, cpu)
+    lengths = [len(prompt["input_ids"]) for prompt in prompts]
+    assert cache.length == max(lengths) and seen.sum(dim=-1).flatten().tolist() == lengths
+    assert position.tolist() == [int(prompt["position_ids"].max()) + 1 for prompt in prompts]
+    wanted = torch.stack([second_look(model, prompt, [])[0] for prompt in prompts])
+    torch.testing.assert_close(logprobs, wanted, atol=1e-4, rtol=1e-4)
+    assert nothing is None  # one prompt has no padding to mask
+
+
+def test_draw_takes_the_likeliest_token_at_temperature_zero():
+    logprobs = torch.randn(5, 40).log_softmax(dim=-1)
+    assert torch.equal(draw(logprobs, 0.0, None)[:, 0], logprobs.argmax(dim=-1))
+    certain = torch.full((5, 40), float("-inf"))
+    certain[range(5), [0, 3, 39, 3, 1]] = 0.0
+    assert draw(certain, 1.0, None)[:, 0].tolist() == [0, 3, 39, 3, 1]
 
 
 def test_greedy_with_cache_and_padding_equals_greedy_without(model, prompts):
     out = generate(model, prompts, 20, EOS, banned_ids=BANNED)
     wanted = [greedy(model, prompt, 20, EOS) for prompt in prompts]
     assert [ids[mask].tolist() for ids, mask in zip(out.ids, out.mask)] == wanted
-    assert len({len(completion) for completion in wanted}) >= 3  # some end early: rows are dropped on the way
+    # Some completions end early, so rows are dropped on the way.
+    assert len({len(completion) for completion in wanted}) >= 3
     for row, (prompt, completion) in enumerate(zip(prompts, wanted)):
         length = len(completion)
-        expected = second_look(model, prompt, completion)[:-1].gather(1, torch.tensor(completion)[:, None])
-        torch.testing.assert_close(out.logprobs[row, :length], expected[:, 0], atol=1e-4, rtol=1e-4)
+        expected = second_look(model, prompt, completion)[range(length), completion]
+        torch.testing.assert_close(out.logprobs[row, :length], expected, atol=1e-4, rtol=1e-4)
         assert (out.logprobs[row, length:] == 0).all() and (out.ids[row, length:] == EOS[0]).all()
     assert out.mask.sum(dim=1).max() == out.ids.shape[1]
+
+
+def test_every_new_token_is_told_on_the_way(model, prompts):
+    told = []
+    out = generate(
+        model, prompts[:1], 20, EOS, banned_ids=BANNED, on_token=lambda new: told.extend(new)
+    )
+    assert torch.stack(told).tolist() == out.ids[0][out.mask[0]].tolist()
+    told = []
+    out = generate(model, prompts, 20, EOS, banned_ids=BANNED, on_token=told.append)
+    assert len(told) == out.ids.shape[1] and len(told[0]) == len(prompts) > len(told[-1])
 
 
 def test_prompts_of_one_length_need_no_mask_and_give_the_same(model, prompts):
@@ -113,23 +166,26 @@ def test_greedy_equals_transformers(model, prompts, tmp_path):
 
 
 def test_groups_lie_together_and_start_from_their_own_prompt(model, prompts):
-    grouped, single = generate(model, prompts, 10, EOS, group_size=3), generate(model, prompts, 10, EOS)
+    grouped = generate(model, prompts, 10, EOS, group_size=3)
+    single = generate(model, prompts, 10, EOS)
     assert torch.equal(grouped.ids, single.ids.repeat_interleave(3, dim=0))
     assert torch.equal(grouped.mask, single.mask.repeat_interleave(3, dim=0))
 
 
 @torch._dynamo.config.patch(recompile_limit=64)
-def test_a_compiled_decoder_serves_answers_of_any_length(model, prompts):
-    """What rl.py --compile does: the same answers from a few graphs, none of them for the cache's length."""
+def test_compiled_decoder_serves_answers_of_any_length(model, prompts):
+    """rl.py --compile gives the same answers from a few graphs, and needs none for each length."""
     torch._dynamo.reset()
     counter, compiled = CompileCounter(), copy.deepcopy(model)
     compiled.model.compile(backend=counter, dynamic=True)
-    for few, group in ((prompts, 4), (prompts[1:], 3)):
+
+    def sample(model, prompts, group_size, seed):
+        generator = torch.Generator().manual_seed(seed)
+        return generate(model, prompts, 60, [11, 12, 13, 1], 1.0, BANNED, group_size, generator)
+
+    for few, group_size in ((prompts, 4), (prompts[1:], 3)):
         for seed in range(2):
-            eager, graphs = (
-                generate(m, few, 60, [11, 12, 13, 1], 1.0, BANNED, group, torch.Generator().manual_seed(seed))
-                for m in (model, compiled)
-            )
+            eager, graphs = (sample(m, few, group_size, seed) for m in (model, compiled))
             assert torch.equal(eager.ids, graphs.ids) and eager.ids.shape[1] > 10
             torch.testing.assert_close(eager.logprobs, graphs.logprobs)
     assert counter.frame_count < 16
@@ -139,7 +195,7 @@ def test_a_compiled_decoder_serves_answers_of_any_length(model, prompts):
 def test_samples_follow_the_policy_and_repeat_with_their_seed(model, prompts):
     def sample(seed):
         generator = torch.Generator().manual_seed(seed)
-        return generate(model, prompts[:1], 1, EOS, 1.5, BANNED, group_size=20000, generator=generator)
+        return generate(model, prompts[:1], 1, EOS, 1.5, BANNED, 20000, generator)
 
     out = sample(0)
     assert torch.equal(out.ids, sample(0).ids) and not torch.equal(out.ids, sample(1).ids)
@@ -151,13 +207,13 @@ def test_samples_follow_the_policy_and_repeat_with_their_seed(model, prompts):
 
 
 def test_logprobs_of_samples_are_those_of_a_second_look(model, prompts):
-    """What the trainer recomputes must be what the sampler drew from: the first ratio of GRPO is 1."""
+    """The trainer must recompute what the sampler drew from, so that GRPO's first ratio is 1."""
     generator = torch.Generator().manual_seed(0)
     out = generate(model, prompts, 15, EOS, 1.0, BANNED, group_size=2, generator=generator)
     for row in range(len(out.ids)):
         completion = out.ids[row][out.mask[row]].tolist()
-        again = second_look(model, prompts[row // 2], completion)[:-1]
-        again = again.gather(1, torch.tensor(completion)[:, None])[:, 0]
+        again = second_look(model, prompts[row // 2], completion)
+        again = again[range(len(completion)), completion]
         torch.testing.assert_close(out.logprobs[row][out.mask[row]], again, atol=1e-4, rtol=1e-4)
 
 
@@ -180,3 +236,77 @@ def test_the_end_token_belongs_to_the_completion(model, prompts):
         length = next((i + 1 for i, token in enumerate(ids) if token in EOS), len(ids))
         assert mask.tolist() == [True] * length + [False] * (len(ids) - length)
     assert not out.mask.all() and (out.ids[~out.mask] == EOS[0]).all()
+
+
+# ---------------------------------------------------------------- the command
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Two pictures of different sizes."""
+    rng = np.random.default_rng(0)
+    paths = []
+    for number, shape in enumerate([(96, 96, 3), (60, 90, 3)]):
+        paths.append(tmp_path / f"{number}.png")
+        Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)).save(paths[-1])
+    return paths
+
+
+def expected_answer(question, paths, data_type, tokens):
+    """The shipped base's greedy answer to a question about pictures."""
+    row = Row(1, question, "", tuple(paths), data_type, data_type, "text", "here")
+    check_images([row])
+    model, tokenizer, image_config = Policy.load(BASE)
+    prompt = encode_prompt(row, tokenizer, image_config, model.config, ask=True)
+    banned = tokenizer.vision_ids
+    out = generate(model, [prompt], tokens, tokenizer.eos_ids, banned_ids=banned)
+    return out.texts(tokenizer)[0]
+
+
+def test_command_prints_the_answer(pictures, capsys):
+    question = "What is in the picture?"
+    ask.main(["--image", str(pictures[0]), question])
+    assert capsys.readouterr().out == (
+        expected_answer(question, pictures[:1], "single_image", 256) + "\n"
+    )
+
+
+def test_command_draws_the_boxes_of_the_answer(pictures, tmp_path, capsys, monkeypatch):
+    tokenizer, path = Policy.load(BASE).tokenizer, tmp_path / "boxes.png"
+    answer = '[{"label":"chaïr","bbox_2d":[10,20,60,70]}]'  # ï is more than one token
+
+    def answer_with_a_box(model, prompts, *_, on_token, **__):
+        for token in tokenizer.answer(answer):
+            on_token(torch.tensor([token]))
+
+    monkeypatch.setattr(ask, "generate", answer_with_a_box)
+    ask.main(["--image", str(pictures[0]), "--out", str(path), "Locate the chair."])
+    assert capsys.readouterr().out == f"{answer}\n{path}: 1 box(es)\n"
+    with Image.open(path) as drawn, Image.open(pictures[0]) as picture:
+        assert drawn.format == "PNG" and drawn.size == (768, 768)
+        plain = np.asarray(picture.resize(drawn.size), dtype=int)
+        changed = (np.asarray(drawn, dtype=int) != plain).any(axis=-1)
+    rows, columns = changed.nonzero()
+    assert abs(columns.min() - 80) < 3 and abs(columns.max() - 480) < 3  # 768 / 96 pixels a pixel
+    assert abs(rows.min() - 160) < 3 and abs(rows.max() - 560) < 3
+    assert not changed[200:500, 200:400].any()  # the inside of the box is the picture
+
+
+@pytest.mark.parametrize("flag, data_type", [((), "multi_view"), (("--video",), "video")])
+def test_command_takes_several_pictures(pictures, capsys, flag, data_type):
+    paths = pictures if data_type == "multi_view" else [pictures[0], pictures[0]]
+    question = "How many chairs are there?"
+    ask.main(["--max-new-tokens", "8", "--image", *map(str, paths), *flag, question])
+    assert capsys.readouterr().out == expected_answer(question, paths, data_type, 8) + "\n"
+
+
+def test_command_names_what_is_missing(pictures, tmp_path):
+    with pytest.raises(UserError, match="no image .*gone.png"):
+        ask.main(["--image", str(pictures[0]), str(tmp_path / "gone.png"), "Where is it?"])
+    for argv in ([], ["--think", "Locate the chair."]):
+        with pytest.raises(UserError, match="name pictures with --image"):
+            ask.main(argv)
+    command = [sys.executable, "-m", "nanoladder.generate", "--image", "gone.png", "Where is it?"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and not done.stdout and "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1] == "error: --image: no image gone.png"

@@ -1,53 +1,155 @@
-"""The layout of the house: who may import whom, which packages the core may use, and that every script has --help."""
+"""The layout of the house: imports, sizes that keep it teachable, and --help of every script."""
 
 import ast
+import dataclasses
+import re
 import subprocess
 import sys
 
 import pytest
 from conftest import ROOT
 
+import rl
+import train
+from data.rooms.furniture import CATEGORIES
+
 PACKAGES = {"torch", "numpy", "PIL", "safetensors", "tokenizers", "tqdm"}
-LEAVES = {"model", "image", "tokenizer", "rewards", "muon", "lora"}
-OPTIONAL = {"data/convert.py": {"pyarrow"}, "data/vsibench/prepare.py": {"av"}}  # pip install -e '.[bench]'
-FILES = [*ROOT.glob("*.py"), *ROOT.glob("nanoladder/*.py"), *ROOT.glob("data/**/*.py")]
+OPTIONAL = {  # pip install -e '.[bench]'
+    "data/convert.py": {"pyarrow"},
+    "data/vsibench/prepare.py": {"av"},
+}
+LEAVES = {"model", "image", "rewards", "lora", "muon", "tokenizer", "command"}  # import no other
+SCRIPTS = [ROOT / name for name in ("train.py", "rl.py", "eval.py")]
+CORE = [*SCRIPTS, *sorted(ROOT.glob("nanoladder/*.py"))]
+FILES = [*CORE, *sorted(ROOT.glob("data/**/*.py"))]
+# What the course reads, in order. The README quotes their lines.
+PATH = ["model", "image", "tokenizer", "prompts", "batches", "generate", "rewards"]
+PATH = [ROOT / "nanoladder" / f"{name}.py" for name in PATH] + [ROOT / "train.py", ROOT / "rl.py"]
 CONVERTERS = ["spatialladder", "spbench", "vsibench", "cvbench", "sparbench", "viewspatial"]
-MODULES = [*(f"data.rooms.{name}" for name in ("prepare", "baselines", "traces")),
-           *(f"data.{name}.prepare" for name in CONVERTERS)]  # fmt: skip
-SCRIPTS = [["train.py"], ["rl.py"], ["eval.py"], *(["-m", name] for name in MODULES)]
+MODULES = [
+    *(f"data.rooms.{name}" for name in ("prepare", "baselines", "traces", "hints")),
+    *(f"data.{name}.prepare" for name in CONVERTERS),
+    "nanoladder.generate",
+]
+COMMANDS = [*([path.name] for path in SCRIPTS), *(["-m", name] for name in MODULES)]
+# Names of SpatialLadder's and VSI-Bench's own question types, which the core may know.
+PUBLISHED_NAMES = {"room size", "room_size_estimation"}
+NOUNS = ["room", "floor", *(name for name in CATEGORIES if name != "ladder")]
+WORLD = re.compile("|".join(rf"\b{noun}s?\b" for noun in NOUNS))
 
 
-def imported(path, nodes=None):
-    """Dotted names of all modules that a file imports, or that some of its nodes do."""
-    for node in nodes or ast.walk(ast.parse(path.read_text())):
+def relative(path):
+    return str(path.relative_to(ROOT))
+
+
+def lines(path):
+    return len(path.read_text(encoding="utf-8").splitlines())
+
+
+def tree(path):
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def imported(nodes):
+    """Dotted names of the modules that some nodes import."""
+    for node in nodes:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             whole = node.module == "nanoladder"
-            yield from [f"nanoladder.{alias.name}" for alias in node.names] if whole else [node.module]
+            names = [f"nanoladder.{alias.name}" for alias in node.names]
+            yield from names if whole else [node.module]
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+# ---------------------------------------------------------------- imports
+
+
+@pytest.mark.parametrize("path", FILES, ids=relative)
 def test_imports(path):
-    names = list(imported(path))
-    outside = {n.split(".")[0] for n in names} - set(sys.stdlib_module_names) - {"nanoladder", "data"}
-    allowed = PACKAGES | OPTIONAL.get(str(path.relative_to(ROOT)), set())
+    names = list(imported(ast.walk(tree(path))))
+    outside = {n.split(".")[0] for n in names} - set(sys.stdlib_module_names)
+    allowed = PACKAGES | {"nanoladder", "data"} | OPTIONAL.get(relative(path), set())
     assert outside <= allowed, f"{path.name} imports {outside - allowed}"
-    top = {n.split(".")[0] for n in imported(path, ast.parse(path.read_text()).body)}
-    assert not top & {"pyarrow", "av"}, f"{path.name} must import optional packages where it uses them"
-    if path.parent.name == "nanoladder":
-        assert not any(n.split(".")[0] == "data" for n in names), "the package knows no data set"
-        if path.stem in LEAVES:
-            assert not any(n.startswith("nanoladder") for n in names), f"{path.name} is a leaf"
+    top = {n.split(".")[0] for n in imported(tree(path).body)}
+    assert not top & {"pyarrow", "av"}, "an optional package is imported where it is used"
+    if path in CORE:
+        assert not any(n.split(".")[0] == "data" for n in names), "the core knows no data set"
+    if path.parent.name == "nanoladder" and path.stem in LEAVES:
+        assert not any(n.startswith("nanoladder") for n in names), f"{path.name} imports no other"
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda s: s[-1])
-def test_help_and_unknown_flags(script):
+def test_no_import_runs_in_a_circle():
+    needs = {}
+    for path in ROOT.glob("nanoladder/*.py"):
+        names = imported(tree(path).body)
+        needs[path.stem] = {n.split(".")[1] for n in names if n.startswith("nanoladder.")}
+    while free := {name for name, others in needs.items() if not others}:
+        needs = {name: others - free for name, others in needs.items() if name not in free}
+    assert not needs, f"in a circle: {sorted(needs)}"
+
+
+def test_making_rooms_and_showing_help_need_no_torch():
+    for module in ("data.rooms.prepare", "nanoladder.command", "nanoladder.files"):
+        code = f"import sys, {module}; assert 'torch' not in sys.modules"
+        subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+@pytest.mark.parametrize("path", CORE, ids=relative)
+def test_the_core_names_nothing_of_the_rooms(path):
+    docs = set()
+    for node in ast.walk(tree(path)):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and node.body:
+            first = node.body[0]
+            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+                docs.add(first.value)
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            is_doc = any(node.value == doc.value for doc in docs)  # docstrings may give examples
+            found = WORLD.findall(node.value)
+            assert is_doc or node.value in PUBLISHED_NAMES or not found, (node.lineno, node.value)
+        for field in ("id", "attr", "name", "arg"):
+            value = getattr(node, field, None)
+            words = value.lower().split("_") if isinstance(value, str) else []
+            assert not {"room", "rooms"} & {*words}, (node.lineno, value)
+
+
+# ---------------------------------------------------------------- sizes
+
+
+def test_sizes():
+    """HOUSE: what a person reads in one go."""
+    sizes = {path.name: lines(path) for path in SCRIPTS}
+    assert sizes["train.py"] <= 300 and sizes["rl.py"] <= 330 and sizes["eval.py"] <= 240, sizes
+    total = sum(map(lines, PATH))
+    assert total <= 2300, {path.name: lines(path) for path in PATH}
+    assert len(dataclasses.fields(train.Settings)) <= 30
+    assert len(dataclasses.fields(rl.Settings)) <= 25
+
+
+@pytest.mark.parametrize("path", FILES, ids=relative)
+def test_functions_and_lines_are_short(path):
+    functions = (n for n in ast.walk(tree(path)) if isinstance(n, ast.FunctionDef))
+    sizes = {f.name: f.end_lineno - f.lineno + 1 for f in functions}
+    assert not {name: size for name, size in sizes.items() if size > 60}
+    text = path.read_text(encoding="utf-8").splitlines()
+    assert not [n for n, line in enumerate(text, 1) if len(line) > 100]
+
+
+# ---------------------------------------------------------------- command lines
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda c: c[-1])
+def test_help_and_unknown_flags(command):
     asked = [
-        subprocess.Popen([sys.executable, *script, flag], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                         text=True)
-        for flag in ("--help", "--no-such-flag")
-    ]  # fmt: skip
+        subprocess.Popen(
+            [sys.executable, *command, *flags],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for flags in (["--help"], ["--no-such-flag", "x"])
+    ]
     (shown, _), (_, refused) = (process.communicate() for process in asked)
     assert [process.returncode for process in asked] == [0, 2]
     assert "--help" in shown and "default" in shown

@@ -11,12 +11,13 @@ from nanoladder import image as module
 from nanoladder.image import (
     ImageConfig,
     ImageError,
-    fit,
+    blank_images,
     load_image,
     patchify,
     preprocess,
     preprocess_video,
     rescale_box,
+    resized_size,
     smart_resize,
 )
 
@@ -60,7 +61,8 @@ def test_a_batch_of_one_size_equals_its_images_one_by_one():
 
 
 def test_smart_resize_equals_transformers():
-    reference = pytest.importorskip("transformers.models.qwen2_vl.image_processing_pil_qwen2_vl").smart_resize
+    qwen2_vl = pytest.importorskip("transformers.models.qwen2_vl.image_processing_pil_qwen2_vl")
+    reference = qwen2_vl.smart_resize
     rng = np.random.default_rng(0)
     for _ in range(500):
         height, width = (int(side) for side in np.exp(rng.uniform(1.5, 6.5, 2)))
@@ -68,7 +70,7 @@ def test_smart_resize_equals_transformers():
         assert smart_resize(height, width, *limits) == reference(height, width, *limits)
 
 
-def test_smart_resize_rounds_ties_to_even_and_refuses_ribbons():
+def test_smart_resize_rounds_ties_to_even_and_refuses_extreme_aspect_ratios():
     assert smart_resize(42, 70, 28, 1, 10**9) == (56, 56)  # 1.5 -> 2 and 2.5 -> 2
     assert smart_resize(968, 1296, 28, 56 * 56, 1280 * 28 * 28) == (840, 1148)
     with pytest.raises(ValueError, match="200"):
@@ -76,9 +78,14 @@ def test_smart_resize_rounds_ties_to_even_and_refuses_ribbons():
 
 
 def test_patches_can_be_put_together_again():
-    """Undo the layout by hand: block by block, then row, column; inside, channel, frame, row, column."""
+    """Undo the layout by hand.
+
+    Blocks of patches follow one another row by row, and so do the patches inside a block. A patch
+    holds channels, and then frames, rows and columns.
+    """
+    config = ImageConfig(patch_size=8, min_pixels=1, coordinates=True)
     clip = np.stack([noise(32, 48, seed) for seed in range(4)])  # 2 time steps
-    pixel_values, grid = preprocess_video(list(clip), ImageConfig(patch_size=8, min_pixels=1, coordinates=True))
+    pixel_values, grid = preprocess_video(list(clip), config)
     assert grid == (2, 4, 6)
     mean, std = np.array(PUBLISHED.mean), np.array(PUBLISHED.std)
     picture = np.zeros((*clip.shape[:3], 6))
@@ -91,11 +98,12 @@ def test_patches_can_be_put_together_again():
                 picture[2 * t : 2 * t + 2, row : row + 8, column : column + 8] = patch
                 index += 1
     assert np.abs((picture[..., :3] * std + mean) * 255 - clip).max() < 1e-3
-    x, y = picture[..., 3], picture[..., 4]  # of the pixels' centres, where the picture reaches from -1 to 1
-    assert np.allclose(x, (np.arange(48) + 0.5) / 24 - 1) and np.allclose(y, ((np.arange(32) + 0.5) / 16 - 1)[:, None])
+    # Coordinates are those of the pixels' centres; the picture reaches from -1 to 1.
+    assert np.allclose(picture[..., 3], (np.arange(48) + 0.5) / 24 - 1)
+    assert np.allclose(picture[..., 4], ((np.arange(32) + 0.5) / 16 - 1)[:, None])
     assert (picture[:2, ..., 5] == -7 / 8).all() and (picture[2:, ..., 5] == -5 / 8).all()
     stills = [noise(32, 48, 0), noise(32, 48, 1), noise(48, 32, 2)]
-    pixel_values, _ = preprocess(stills, ImageConfig(patch_size=8, min_pixels=1, coordinates=True))
+    pixel_values, _ = preprocess(stills, config)
     numbers = pixel_values.view(3, 24, 6, -1)[:, :, 5]
     assert (numbers == torch.tensor([-7 / 8, -5 / 8, -3 / 8])[:, None, None]).all()
 
@@ -110,20 +118,27 @@ def test_an_odd_number_of_frames_repeats_the_last():
     assert still_grid == video_grid and torch.equal(still, video)
 
 
-def test_boxes_go_along_and_come_back():
-    seen = fit((1296, 968), PUBLISHED)
+def test_blank_images_all_look_the_same():
+    one, grid = preprocess([noise(96, 96)], blank_images(NANO))
+    other, same_grid = preprocess([noise(96, 96, 1)], blank_images(NANO))
+    assert grid == same_grid and torch.allclose(one, other, atol=1e-6)
+    assert not torch.allclose(preprocess([noise(96, 96)], NANO)[0], one, atol=1e-6)
+
+
+def test_boxes_are_resized_with_their_picture_and_back():
+    seen = resized_size((1296, 968), PUBLISHED)
     assert seen == (1148, 840)
     box = rescale_box((0, 484, 1296, 968), (1296, 968), seen)
     assert box == pytest.approx([0, 420, 1148, 840])
     assert rescale_box(box, seen, (1296, 968)) == pytest.approx([0, 484, 1296, 968])
 
 
-def test_files_that_are_no_use_are_named(tmp_path, monkeypatch):
+def test_unusable_files_are_named(tmp_path, monkeypatch):
     good = tmp_path / "good.png"
     Image.fromarray(noise(40, 30)).convert("RGBA").save(good)
     assert load_image(good).mode == "RGB" and load_image(good).size == (30, 40)
     (tmp_path / "cut.png").write_bytes(good.read_bytes()[:-500])
-    (tmp_path / "text.jpg").write_text("no picture")
+    (tmp_path / "text.jpg").write_text("no picture", encoding="utf-8")
     for name in ("missing.png", "cut.png", "text.jpg"):
         with pytest.raises(ImageError, match=name) as error:
             load_image(tmp_path / name)

@@ -1,10 +1,12 @@
-"""Muon against torch.optim.Muon, which runs the same iteration in bf16, and against the SVD."""
+"""Muon against torch.optim.Muon, which iterates in bf16, and against the SVD; who gets it."""
 
 import copy
 
 import torch
+from test_model import TINY
 
-from nanoladder.muon import Muon, orthogonalize
+from nanoladder.model import Qwen2_5_VL
+from nanoladder.muon import Muon, make_optimizers, orthogonalize
 
 SHAPES = [(32, 32), (16, 48), (48, 16), (32, 32)]
 
@@ -37,7 +39,8 @@ def test_same_path_as_torch():
             optimizer.step()
     for a, b in zip(ours, theirs):
         assert torch.nn.functional.cosine_similarity(a.flatten(), b.flatten(), dim=0) > 0.9999
-        torch.testing.assert_close(a, b, atol=0.01, rtol=0)  # bf16: five steps of 0.02, each good to a few percent
+        # In bf16 each of the five steps of 0.02 is good to a few percent.
+        torch.testing.assert_close(a, b, atol=0.01, rtol=0)
 
 
 def test_state_survives_saving():
@@ -53,3 +56,26 @@ def test_state_survives_saving():
     first.step()
     second.step()
     assert torch.equal(p, q)
+
+
+def test_muon_gets_hidden_matrices_and_adamw_the_rest():
+    model = Qwen2_5_VL(TINY)
+    names = {p: name for name, p in model.named_parameters()}
+    adamw, muon = make_optimizers(model, 1e-3, 5e-3)
+    decayed, plain = ([names[p] for p in group["params"]] for group in adamw.param_groups)
+    hidden = [names[p] for group in muon.param_groups for p in group["params"]]
+    assert sorted(decayed + plain + hidden) == sorted(names.values())
+    assert decayed == ["visual.patch_embed.proj.weight"]
+    assert "model.embed_tokens.weight" in plain and "model.norm.weight" in plain
+    assert all(model.get_parameter(name).ndim == 2 for name in hidden)
+    assert [group["weight_decay"] for group in adamw.param_groups] == [0.05, 0.0]
+    assert muon.param_groups[0]["lr"] == 5e-3 and muon.param_groups[0]["weight_decay"] == 0.05
+
+
+def test_without_muon_adamw_gets_all_that_is_trained():
+    model = Qwen2_5_VL(TINY)
+    model.visual.requires_grad_(False)
+    (adamw,) = make_optimizers(model, 1e-3, 0)
+    decayed, plain = (set(group["params"]) for group in adamw.param_groups)
+    assert decayed | plain == {p for p in model.parameters() if p.requires_grad}
+    assert all(p.ndim == 2 for p in decayed) and model.lm_head.weight in plain

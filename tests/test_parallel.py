@@ -1,4 +1,7 @@
-"""A split model computes, saves and resumes as a whole one. Run by torchrun, this file is one rank of the test."""
+"""A split model computes, saves and resumes as a whole one does.
+
+torchrun starts this file again, once for each rank of the test.
+"""
 
 import os
 import subprocess
@@ -12,8 +15,8 @@ from torch import nn
 
 from nanoladder import checkpoint, parallel
 from nanoladder.checkpoint import CheckpointError, load_state, save_state
-from nanoladder.common import start_runtime
 from nanoladder.model import Qwen2_5_VL
+from nanoladder.runtime import start_runtime
 
 IDS = torch.tensor([[5, 9, 2, 7, 3, 1], [8, 8, 4, 6, 2, 2]])
 POSITIONS = torch.arange(6).expand(3, 2, 6)
@@ -25,7 +28,8 @@ class Loss(nn.Module):
         self.model = model
 
     def forward(self, ids):
-        return self.model.lm_head(self.model(ids, POSITIONS[:, : len(ids)])).logsumexp(-1).square().mean()
+        logits = self.model.lm_head(self.model(ids, POSITIONS[:, : len(ids)]))
+        return logits.logsumexp(-1).square().mean()
 
 
 def build():
@@ -44,11 +48,15 @@ def steps(loss, optimizers, count, ids):
 
 
 def adamw(loss):
-    return [torch.optim.AdamW([p for p in loss.parameters() if p.requires_grad], lr=1e-2, fused=True)]
+    trained = [p for p in loss.parameters() if p.requires_grad]
+    return [torch.optim.AdamW(trained, lr=1e-2, fused=True)]
 
 
 def rank_of_the_test(folder, start):
-    """Two steps split over the ranks, from a whole state where one is given; leaves a whole state and a checkpoint."""
+    """Two steps that are split over the ranks, and the whole state and checkpoint they end with.
+
+    start: the file of a whole state to go on from, or "".
+    """
     runtime, loss = start_runtime(), build()
     parallel.shard(loss, loss.model.model.layers)
     optimizers = adamw(loss)
@@ -67,13 +75,17 @@ def rank_of_the_test(folder, start):
 
 
 def on_two_ranks(folder, start=""):
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", __file__]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
+    command = [*torchrun, "--standalone", __file__, str(folder), str(start)]
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    subprocess.run([*command, str(folder), str(start)], check=True, env=env)
+    subprocess.run(command, check=True, env=env)
 
 
 def same(a, b):
-    """Two states from gather_state, to rounding; Adam makes of it up to a hundredth of its step of 1e-2."""
+    """Assert that two states of gather_state are equal up to rounding.
+
+    Adam can turn a rounding error into a hundredth of its step of 1e-2.
+    """
     assert a.keys() == b.keys()
     for name in a:
         assert torch.allclose(a[name]["value"], b[name]["value"], atol=1e-4), name
@@ -86,7 +98,8 @@ def test_saved_on_two_ranks_resumed_on_one_and_back(tmp_path):
     loss = build()
     optimizers = adamw(loss)
     steps(loss, optimizers, 2, IDS)
-    two, one = load_state(tmp_path / "state.safetensors"), parallel.gather_state(loss.model, optimizers)
+    two = load_state(tmp_path / "state.safetensors")
+    one = parallel.gather_state(loss.model, optimizers)
     same(two, one)
     stored = checkpoint.load(tmp_path / "checkpoint")[0].state_dict()
     assert all(torch.allclose(stored[n], w, atol=1e-4) for n, w in loss.model.state_dict().items())
@@ -100,7 +113,7 @@ def test_saved_on_two_ranks_resumed_on_one_and_back(tmp_path):
     same(load_state(tmp_path / "state.safetensors"), parallel.gather_state(resumed.model, fresh))
 
 
-def test_a_state_of_another_model_is_refused():
+def test_state_of_another_model_is_refused():
     loss = build()
     optimizers = adamw(loss)
     state = parallel.gather_state(loss.model, optimizers)

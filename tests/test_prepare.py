@@ -1,8 +1,9 @@
-"""Preparing the rooms: same bytes whoever makes them, going on after an interruption, and questions that are true."""
+"""Preparing the rooms: the same bytes in any order, also after a kill, and true questions."""
 
 import json
 import re
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,9 +22,20 @@ from data.rooms.questions import (
     localization_rows,
 )
 from data.rooms.render import render, visible_objects
-from data.rooms.scene import camera_from_json, make_scene, scene_from_json, single_camera, view_cameras
+from data.rooms.scene import (
+    camera_from_json,
+    make_scene,
+    scene_from_json,
+    single_camera,
+    view_cameras,
+)
 from data.rooms.seeing import APART, DEPTHS, Sight, album_rows, seeing_rows, tour_rows
-from nanoladder.common import UserError, read_jsonl
+from nanoladder.command import UserError
+from nanoladder.files import read_json, read_jsonl, write_json
+
+# Flags of one small room for each split, made in a single process.
+TINY = ["--pictures", "1", "--view-sets", "0", "--videos", "0", "--held-out", "1", "--size", "32"]
+TINY += ["--workers", "1"]
 
 
 def contents(folder):
@@ -31,7 +43,7 @@ def contents(folder):
 
 
 def rows(path):
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def test_same_bytes_with_another_number_of_workers_and_after_a_kill(rooms, tmp_path, monkeypatch):
@@ -57,7 +69,7 @@ def test_same_bytes_with_another_number_of_workers_and_after_a_kill(rooms, tmp_p
 
 
 class InProcess:
-    """Stands in for a process pool: runs each job when it is submitted, so that a test can break in between."""
+    """Stands in for a process pool. It runs a job at once, so that a test can interrupt it."""
 
     def __init__(self, workers):
         pass
@@ -77,17 +89,51 @@ class InProcess:
 
 
 def test_other_settings_never_mix_with_what_is_there(rooms):
-    with pytest.raises(UserError, match="made with other settings"):
+    with pytest.raises(UserError, match="differs in .*seed.*made with other settings"):
         module.main(["--out", str(rooms), "--pictures", "24", "--seed", "5"])
 
 
+def test_a_folder_of_an_older_version_is_refused(tmp_path):
+    path = tmp_path / "prepare.json"
+    module.main(["--out", str(tmp_path), *TINY])
+    now = read_json(path)
+    assert (now["recipe"], now["version"]) == ("rooms", module.VERSION)
+    write_json(path, {key: value for key, value in now.items() if key not in ("recipe", "version")})
+    with pytest.raises(UserError, match="differs in recipe, version.*Delete it"):
+        module.main(["--out", str(tmp_path), *TINY])
+
+
+def test_seeing_rows_where_some_rooms_have_no_picture(tmp_path):
+    flags = ["--pictures", "9", "--view-sets", "12", "--seeing"]
+    module.main(["--out", str(tmp_path), *TINY, *flags])
+    found = read_jsonl(tmp_path / "train" / "seeing.jsonl")
+    rooms = {Path(name).name[:6] for row in found for name in row["image"]}
+    assert len(rooms) == 12 and any(len(row["image"]) not in (1, 8) for row in found)
+
+
 def test_three_modalities_of_one_room_in_the_papers_proportions(tmp_path):
-    prepare(tmp_path / "r", "--pictures", "6", "--view-sets", "5", "--videos", "3", "--held-out", "1", "--size", "32")
+    prepare(
+        tmp_path / "r",
+        "--pictures",
+        "6",
+        "--view-sets",
+        "5",
+        "--videos",
+        "3",
+        "--held-out",
+        "1",
+        "--size",
+        "32",
+    )
     scenes = rows(tmp_path / "r" / "train" / "scenes.jsonl")
     kinds = [Counter(frame["data_type"] for frame in scene["frames"]) for scene in scenes]
-    assert kinds[0] == {"single_image": 1, "multi_view": 8, "video": 16} and kinds[5] == {"single_image": 1}
+    assert kinds[0] == {"single_image": 1, "multi_view": 8, "video": 16} and kinds[5] == {
+        "single_image": 1
+    }
     assert module.PAPER == {"pictures": 5929, "view_sets": 5752, "videos": 9000}
-    scene, _ = scene_from_json({k: v for k, v in scenes[0].items() if k != "frames"} | {"cameras": []})
+    scene, _ = scene_from_json(
+        {k: v for k, v in scenes[0].items() if k != "frames"} | {"cameras": []}
+    )
     assert scene.id == scenes[0]["id"]  # the truth on disk is the truth of the room
 
 
@@ -113,12 +159,17 @@ def test_localization_asks_only_for_what_is_unique_and_seen():
     for scene, frame, visible, rng in shots(60):
         for row in localization_rows(scene, visible, 96, rng):
             for item in row["answer"]:
-                same = [o.id for o in scene.objects if o.category == item["label"] and o.id in visible]
+                same = [
+                    o.id for o in scene.objects if o.category == item["label"] and o.id in visible
+                ]
                 assert len(same) == 1 and f"the {item['label']}" in row["question"]
                 ys, xs = np.nonzero(frame.ids == same[0])
                 x1, y1, x2, y2 = item["bbox_2d"]
                 assert [x1, y1, x2, y2] == [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]
-                assert min(x2 - x1, y2 - y1) >= MIN_SIDE * 96 and (x2 - x1) * (y2 - y1) <= MAX_AREA * 96**2
+                assert (
+                    min(x2 - x1, y2 - y1) >= MIN_SIDE * 96
+                    and (x2 - x1) * (y2 - y1) <= MAX_AREA * 96**2
+                )
                 assert visible[same[0]]["visibility"] >= MIN_VISIBILITY
                 assert visible[same[0]]["truncation"] <= MAX_TRUNCATION
                 asked += 1
@@ -139,7 +190,10 @@ def facts_of(scene, frame, visible):
                 "place": f"{rows[int(3 * y / size)]} {cols[int(3 * x / size)]}",
                 "colour": o.colour,
                 "depth": DEPTHS[min(7, int(np.median(frame.depth[ys, xs]) // eighth))],
-                "x": x, "y": y, "low": ys.max(), "metres": np.median(frame.depth[ys, xs]),
+                "x": x,
+                "y": y,
+                "low": ys.max(),
+                "metres": np.median(frame.depth[ys, xs]),
             }
     return facts
 
@@ -150,13 +204,18 @@ def check_described(row, facts):
     assert [item["label"] for item in items] == re.findall(r"the (\w+)", asked)
     for item in items:
         known = facts[item.pop("label")]
-        assert list(item.items()) == [(fact, known[fact]) for fact in re.findall(r"\w+", told) if fact != "and"]
+        assert list(item.items()) == [
+            (fact, known[fact]) for fact in re.findall(r"\w+", told) if fact != "and"
+        ]
 
 
 def picked(row):
     """The right option's text and the others'."""
     texts = [option[3:] for option in row["options"]]
-    assert row["options"] == [f"{letter}. {text}" for letter, text in zip("ABCD", texts)] and len(set(texts)) > 1
+    assert (
+        row["options"] == [f"{letter}. {text}" for letter, text in zip("ABCD", texts)]
+        and len(set(texts)) > 1
+    )
     right = texts.pop("ABCD".index(row["answer"]))
     return right, texts
 
@@ -170,7 +229,9 @@ def check_picked(row, facts):
         return "view"
     if "nearest" in words:
         x, y = (facts[words[7]][axis] for axis in "xy")
-        near, *far = (np.hypot(facts[name]["x"] - x, facts[name]["y"] - y) for name in [right, *wrong])
+        near, *far = (
+            np.hypot(facts[name]["x"] - x, facts[name]["y"] - y) for name in [right, *wrong]
+        )
         assert words[7] not in wrong and min(far) - near >= 96 * APART - 1e-6
         return "nearest"
     if words[0] == "Which":
@@ -187,8 +248,12 @@ def check_picked(row, facts):
         return "compare"
     if words[0] == "Is":
         a, b = facts[words[2]], facts[words[-1]]
-        rightly = {"left": a["x"] < b["x"], "right": a["x"] > b["x"],
-                   "front": a["metres"] < b["metres"], "back": a["metres"] > b["metres"]}  # fmt: skip
+        rightly = {
+            "left": a["x"] < b["x"],
+            "right": a["x"] > b["x"],
+            "front": a["metres"] < b["metres"],
+            "back": a["metres"] > b["metres"],
+        }
         assert rightly[right] and not rightly[wrong[0]]
         return "relate"
     fact = "colour" if "colour" in words else "place"
@@ -220,16 +285,31 @@ def test_seeing_answers_are_what_the_pixels_say():
                 letters[row["answer"]] += 1
             elif kind == "side":
                 (x, y), box = points[0], boxes[re.search(r"of the (\w+) is", row["question"])[1]]
-                assert (row["answer"] == "inside") == (box[0] <= x < box[2] and box[1] <= y < box[3])
-                assert ("left" in row["answer"]) == (x < box[0]) and ("below" in row["answer"]) == (y >= box[3])
+                assert (row["answer"] == "inside") == (
+                    box[0] <= x < box[2] and box[1] <= y < box[3]
+                )
+                assert ("left" in row["answer"]) == (x < box[0]) and ("below" in row["answer"]) == (
+                    y >= box[3]
+                )
             elif kind == "count":
                 asked = re.search(r": (.*)\?", row["question"])[1].split(", ")
                 assert int(row["answer"]) == sum(name[i] in asked for i in visible)
             else:
                 continue
             checked[kind] += 1
-    assert set(checked) == {"point", "which", "describe", "side", "count",
-                            "view", "compare", "relate", "nearest", "colour", "place"}  # fmt: skip
+    assert set(checked) == {
+        "point",
+        "which",
+        "describe",
+        "side",
+        "count",
+        "view",
+        "compare",
+        "relate",
+        "nearest",
+        "colour",
+        "place",
+    }
     assert min(checked.values()) > 15 and min(letters.values()) > 0.08 * letters.total()
 
 
@@ -237,7 +317,9 @@ def test_album_answers_are_true_of_all_pictures_together():
     several, letters, checked = list(shots(60)), "ijklmnop", Counter()
     for first in range(0, 60, 4):
         album = several[first : first + 4]
-        shown = Counter(o.category for scene, _, visible, _ in album for o in scene.objects if o.id in visible)
+        shown = Counter(
+            o.category for scene, _, visible, _ in album for o in scene.objects if o.id in visible
+        )
         facts = {}
         for number, (scene, frame, visible, _) in enumerate(album, 1):
             for name, told in facts_of(scene, frame, visible).items():
@@ -246,7 +328,10 @@ def test_album_answers_are_true_of_all_pictures_together():
             kind = row["question_type"]
             if kind == "describe":
                 check_described(row, facts)
-                assert all(shown[name] == 1 for name in re.findall(r"the (\w+)", row["question"].split(" of ")[1]))
+                assert all(
+                    shown[name] == 1
+                    for name in re.findall(r"the (\w+)", row["question"].split(" of ")[1])
+                )
             elif kind == "count":
                 asked = re.findall(r"\w+", row["question"].split(":")[1])
                 assert int(row["answer"]) == sum(shown[name] for name in asked)
@@ -256,8 +341,10 @@ def test_album_answers_are_true_of_all_pictures_together():
             else:
                 number = letters.index(re.search(r"picture \((\w)\)", row["question"])[1]) + 1
                 assert set(row["answer"].split(", ")) <= {name for name in shown}
-                assert all(any(o.category == name for o in album[number - 1][0].objects)
-                           for name in row["answer"].split(", "))  # fmt: skip
+                assert all(
+                    any(o.category == name for o in album[number - 1][0].objects)
+                    for name in row["answer"].split(", ")
+                )
             checked[kind] += 1
     assert set(checked) == {"describe", "count", "pick", "list"} and min(checked.values()) >= 10
 
@@ -267,20 +354,39 @@ def test_tour_answers_are_true_of_each_picture():
     for index in range(12):
         scene = make_scene(5, "train", index, 1 + index % 3)
         frames = [(render(scene, camera, 96), camera) for camera in view_cameras(scene)]
-        sights = [Sight(scene, frame, visible_objects(scene, camera, frame)) for frame, camera in frames]
-        shown = {o.id: o.category for sight in sights for o in scene.objects if (sight.frame.ids == o.id).any()}
+        sights = [
+            Sight(scene, frame, visible_objects(scene, camera, frame)) for frame, camera in frames
+        ]
+        shown = {
+            o.id: o.category
+            for sight in sights
+            for o in scene.objects
+            if (sight.frame.ids == o.id).any()
+        }
 
-        clear_in = {i: [number for number, sight in enumerate(sights, 1)
-                        if i in sight.visible and clearly_seen(sight.visible[i], 96)] for i in shown}  # fmt: skip
+        clear_in = {
+            i: [
+                number
+                for number, sight in enumerate(sights, 1)
+                if i in sight.visible and clearly_seen(sight.visible[i], 96)
+            ]
+            for i in shown
+        }
         for row in tour_rows(sights, np.random.default_rng(index)):
             if row["question_type"] == "first":
                 for item in json.loads(row["answer"]):
-                    (o,) = [o for o in scene.objects if o.category == item["label"] and o.id in shown]
+                    (o,) = [
+                        o for o in scene.objects if o.category == item["label"] and o.id in shown
+                    ]
                     assert item["picture"] == letters[clear_in[o.id][0] - 1]
             elif row["question_type"] == "describe":
-                sight = sights[letters.index(re.search(r" in picture \((\w)\)\.$", row["question"])[1])]
+                sight = sights[
+                    letters.index(re.search(r" in picture \((\w)\)\.$", row["question"])[1])
+                ]
                 asked = re.sub(r" in picture \(\w\)\.$", ".", row["question"])
-                check_described(row | {"question": asked}, facts_of(scene, sight.frame, sight.visible))
+                check_described(
+                    row | {"question": asked}, facts_of(scene, sight.frame, sight.visible)
+                )
             checked[row["question_type"]] += 1
     assert set(checked) == {"first", "describe", "list"} and min(checked.values()) >= 10
 
@@ -303,17 +409,24 @@ def test_index_images_tell_where_on_the_floor_every_pixel_is(rooms):
             sights, board = Sights(row, kind, 96), camera_from_json(frames[origin]["camera"])
             for frame in frames[::5]:
                 path, camera = rooms / "train" / frame["image"], camera_from_json(frame["camera"])
-                names, across, along = (np.asarray(Image.open(path.with_suffix(f".{index}.png"))).astype(int)
-                                        for index in ("names", "across", "along"))  # fmt: skip
+                names, across, along = (
+                    np.asarray(Image.open(path.with_suffix(f".{index}.png"))).astype(int)
+                    for index in ("names", "across", "along")
+                )
                 for o in sights.named:
                     at = names == NAMES.index(o.category)
                     assert {*zip(across[at], along[at])} <= {sights.cell(o)}
                 for y, x in np.argwhere(names == 0)[::97]:
                     half = np.tan(np.radians(camera.fov_deg) / 2)
-                    ray = np.array([(2 * x + 1 - 96) / 96 * half, (2 * y + 1 - 96) / 96 * half, 1]) @ camera.rotation
+                    ray = (
+                        np.array([(2 * x + 1 - 96) / 96 * half, (2 * y + 1 - 96) / 96 * half, 1])
+                        @ camera.rotation
+                    )
                     point = camera.position - ray * camera.position[2] / ray[2] - board.position
                     ahead = board.rotation[2] * [1, 1, 0] / np.hypot(*board.rotation[2, :2])
-                    square = np.floor([board.rotation[0] @ point / 0.8 + 6, ahead @ point / 0.8 + 2])
+                    square = np.floor(
+                        [board.rotation[0] @ point / 0.8 + 6, ahead @ point / 0.8 + 2]
+                    )
                     assert (np.clip(square, 0, (11, 9)) == (across[y, x], along[y, x])).all()
                     matched[kind] += 1
     assert len(matched) == 3 and min(matched.values()) > 20

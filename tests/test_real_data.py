@@ -1,4 +1,4 @@
-"""The converters of real data, each on a miniature in the layout of the real download, whole and damaged."""
+"""The converters of real data, on miniatures in the layout of the real downloads."""
 
 import importlib
 import io
@@ -10,12 +10,14 @@ import pytest
 from PIL import Image
 
 from data import convert
-from nanoladder.common import UserError
-from nanoladder.dataset import check_images, read_rows
+from nanoladder.command import UserError
+from nanoladder.files import read_json
+from nanoladder.schema import check_images, read_rows
 
 
 def picture(seed, size=(64, 48)):
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8))
+    pixels = np.random.default_rng(seed).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
 
 
 def encoded(seed, kind="PNG"):
@@ -30,18 +32,19 @@ def save(path, seed=0):
 
 
 def write_lines(path, rows):
-    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
 def write_parquet(path, rows):
-    pyarrow = pytest.importorskip("pyarrow", reason="parquet miniatures need pip install -e '.[bench]'")
+    reason = "parquet miniatures need pip install -e '.[bench]'"
+    pyarrow = pytest.importorskip("pyarrow", reason=reason)
     parquet = pytest.importorskip("pyarrow.parquet")
     path.parent.mkdir(parents=True, exist_ok=True)
     parquet.write_table(pyarrow.Table.from_pylist(rows), path)
 
 
 def write_video(path, frames=40, **options):
-    """An mp4 whose k-th frame is evenly grey at 20 + 5 k."""
+    """An mp4 file whose frame k has the grey value 20 + 5 k everywhere."""
     av = pytest.importorskip("av", reason="video miniatures need pip install -e '.[bench]'")
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w", options=options) as video:
@@ -54,8 +57,8 @@ def write_video(path, frames=40, **options):
         video.mux(stream.encode())
 
 
-# ---------------------------------------------------------------- the miniatures: make(folder, edit)
-# edit(rows) may change the download's rows before they are written.
+# ---------------------------------------------------------------- the miniatures
+# Each function writes a small download into a folder. edit(rows) may change its rows first.
 
 
 def no_edit(rows):
@@ -66,12 +69,18 @@ def spatialladder(folder, edit=no_edit):
     names = [f"scene0000_00/{k}.jpg" for k in range(8)]
     for k, name in enumerate(names):
         save(folder / "images" / name, k)
-    boxes = [{"bbox_2d": [4, 5, 30, 40], "label": "Chair "}, {"bbox_2d": [0, 0, 64, 48], "label": "desk"}]
+    boxes = [
+        {"bbox_2d": [4, 5, 30, 40], "label": "Chair "},
+        {"bbox_2d": [0, 0, 64, 48], "label": "desk"},
+    ]
     seen = {"question_id": 1, "question": "Where?", "image": names[:1], "data_type": "single_image"}
     choice = {"options": ["A. bed", "B. lamp"], "answer": "B", "question_type": "relative distance"}
     number = {"options": None, "answer": "3.5", "question_type": "absolute distance"}
     rows = {
-        "spld_grounding_data.jsonl": [seen | {"answer": boxes}, seen | {"question_id": 2, "answer": boxes[:1]}],
+        "spld_grounding_data.jsonl": [
+            seen | {"answer": boxes},
+            seen | {"question_id": 2, "answer": boxes[:1]},
+        ],
         "spld_spatial_data.jsonl": [
             seen | choice,
             seen | number | {"data_type": "multi_view", "image": names},
@@ -94,7 +103,9 @@ def vsi_rows():
 
 
 def spbench(folder, edit=no_edit):
-    single, several = ([row | {"images": [f"{k}.jpg" for k in range(n)]} for row in vsi_rows()[:2]] for n in (1, 3))
+    single, several = (
+        [row | {"images": [f"{k}.jpg" for k in range(n)]} for row in vsi_rows()[:2]] for n in (1, 3)
+    )
     single[1]["question_type"] = "object_rel_direction"
     edit(single + several)
     write_parquet(folder / "SPBench-SI.parquet", single)
@@ -112,7 +123,13 @@ def vsibench(folder, edit=no_edit):
 
 
 def cvbench(folder, edit=no_edit):
-    row = {"question": "How many?", "choices": ["2", "3", "4"], "answer": "(C)", "type": "2D", "task": "Count"}
+    row = {
+        "question": "How many?",
+        "choices": ["2", "3", "4"],
+        "answer": "(C)",
+        "type": "2D",
+        "task": "Count",
+    }
     rows = [
         row | {"image": {"bytes": encoded(k), "path": None}, "source": source}
         for k, source in enumerate(["ADE20K", "COCO"])
@@ -132,9 +149,11 @@ def sparbench(folder, edit=no_edit):
     def row(number, task, question, answer, views=1):
         pictures = [{"bytes": encoded(k, "JPEG"), "path": None} for k in range(views)]
         kind = "single_view" if views == 1 else "multi_view"
-        return {"id": number, "img_type": kind, "task": task, "image": pictures, "question": question, "answer": answer}
+        asked = {"id": number, "img_type": kind, "task": task, "question": question}
+        return asked | {"image": pictures, "answer": answer}
 
-    options = "\nA. left, above, \nB. , below, closer\nYour answer can only include one of options A or B."
+    options = "\nA. left, above, \nB. , below, closer"
+    options += "\nYour answer can only include one of options A or B."
     rows = [
         row(0, "depth_prediction_oc", "At what depth?", "0.0"),
         row(1, "obj_spatial_relation_oo", f"Where is the towel? Select.{options}", "B"),
@@ -147,21 +166,33 @@ def sparbench(folder, edit=no_edit):
 
 
 def viewspatial(folder, edit=no_edit):
-    names = ["scannetv2_val/scene0011_00/original_images/0.jpg", "scannetv2_val/scene0011_00/original_images/20.jpg",
-             "val2017/000000000139.jpg"]  # fmt: skip
+    names = [
+        "scannetv2_val/scene0011_00/original_images/0.jpg",
+        "scannetv2_val/scene0011_00/original_images/20.jpg",
+        "val2017/000000000139.jpg",
+    ]
     for k, name in enumerate(names):
         save(folder / name, k)
     paths = [f"ViewSpatial-Bench/{name}" for name in names]
-    row = {"question": "Where is the door?", "choices": "A. left\nB. front-right", "answer": "B. front-right"}
+    row = {
+        "question": "Where is the door?",
+        "choices": "A. left\nB. front-right",
+        "answer": "B. front-right",
+    }
+    camera, person = (
+        "Camera perspective - Relative Direction",
+        "Person perspective - Scene Simulation Relative Direction",
+    )
     rows = [
-        row | {"question_type": "Camera perspective - Relative Direction", "image_path": paths[2:]},
-        row | {"question_type": "Person perspective - Scene Simulation Relative Direction", "image_path": paths[:2]},
+        row | {"question_type": camera, "image_path": paths[2:]},
+        row | {"question_type": person, "image_path": paths[:2]},
     ]
     edit(rows)
-    (folder / "ViewSpatial-Bench.json").write_text(json.dumps(rows))
+    (folder / "ViewSpatial-Bench.json").write_text(json.dumps(rows), encoding="utf-8")
 
 
-MINIATURES = {make.__name__: make for make in (spatialladder, spbench, vsibench, cvbench, sparbench, viewspatial)}
+MAKERS = (spatialladder, spbench, vsibench, cvbench, sparbench, viewspatial)
+MINIATURES = {maker.__name__: maker for maker in MAKERS}
 every_data_set = pytest.mark.parametrize("name", MINIATURES)
 
 
@@ -200,21 +231,32 @@ def test_spatialladder_keeps_boxes_in_original_pixels(tmp_path):
         {"bbox_2d": [4, 5, 30, 40], "label": "chair"},
         {"bbox_2d": [0, 0, 64, 48], "label": "desk"},
     ]
-    assert [(r.data_type, r.question_type, len(r.images), r.answer) for r in rows["spatial"]] == [
+    assert {row.kind for row in rows["localization"]} == {"localization"}
+    spatial = rows["spatial"]
+    assert [(r.data_type, r.question_type, len(r.images), r.answer) for r in spatial] == [
         ("single_image", "relative distance", 1, "B"),
         ("multi_view", "absolute distance", 8, "3.5"),
         ("video", "room size", 8, "3.5"),
     ]
+    assert [(r.form, r.unit) for r in spatial] == [
+        ("choice", ""),
+        ("number", "m"),
+        ("number", "m^2"),
+    ]
+    assert [r.kind for r in spatial] == [r.data_type for r in spatial]
     original = tmp_path / "source" / "images" / "scene0000_00" / "0.jpg"
     assert rows["spatial"][0].images[0].samefile(original)  # a hard link, not a second copy
 
 
 def test_spbench_tells_its_parts_by_data_type(tmp_path):
     single, direction, several, _ = loaded("spbench", tmp_path)["spatial"]
-    assert (single.data_type, single.question_type, single.answer) == ("single_image", "absolute distance", "2.5")
-    assert (direction.task, direction.question_type) == ("object_rel_direction", "relative direction")
+    assert (single.data_type, single.question_type) == ("single_image", "absolute distance")
+    assert (single.answer, single.form, single.unit) == ("2.5", "number", "m")
+    assert direction.task == "object_rel_direction"
+    assert (direction.question_type, direction.form) == ("relative direction", "choice")
     assert (several.data_type, len(several.images)) == ("multi_view", 3)
-    assert several.images[0].read_bytes() != single.images[0].read_bytes()  # the parts share names, not pictures
+    # The two parts have pictures of the same name, which differ.
+    assert several.images[0].read_bytes() != single.images[0].read_bytes()
 
 
 def test_vsibench_takes_evenly_spaced_frames(tmp_path):
@@ -222,9 +264,29 @@ def test_vsibench_takes_evenly_spaced_frames(tmp_path):
     shades = [np.asarray(Image.open(path), float).mean() for path in distance.images]
     assert np.allclose(shades, [20 + 5 * k for k in (0, 9, 19, 29, 39)], atol=2.5)
     assert distance.images == route.images and distance.data_type == "video"
-    assert (direction.question_type, direction.task) == ("relative direction", "object_rel_direction_easy")
-    assert (route.question_type, route.options, route.answer) == ("route planning", ("A. left", "B. right"), "B")
+    assert direction.question_type == "relative direction"
+    assert direction.task == "object_rel_direction_easy"
+    assert (route.question_type, route.form) == ("route planning", "choice")
+    assert (route.options, route.answer) == (("A. left", "B. right"), "B")
     assert (route.question_id, route.source) == (7, "scannet")
+
+
+VSI_UNITS = [
+    ("object_size_estimation", "cm"),
+    ("room_size_estimation", "m^2"),
+    ("object_counting", ""),
+    ("object_abs_distance", "m"),
+]
+
+
+@pytest.mark.parametrize("task, unit", VSI_UNITS)
+def test_every_number_has_its_unit_written_into_the_row(task, unit, tmp_path):
+    make("spbench", tmp_path, lambda rows: rows[0].update(question_type=task))
+    path = prepare("spbench", tmp_path) / "spatial.jsonl"
+    number, choice, *_ = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    assert number["unit"] == unit and number["options"] is None
+    assert "unit" not in choice and len(choice["options"]) == 2
+    assert (read_rows(path)[0].form, read_rows(path)[0].unit) == ("number", unit)
 
 
 def test_vsibench_reads_the_later_release_and_short_videos(tmp_path):
@@ -241,23 +303,31 @@ def test_cvbench_answers_become_letters(tmp_path):
     count, _, depth = loaded("cvbench", tmp_path)["spatial"]
     assert (count.options, count.answer) == (("A. 2", "B. 3", "C. 4"), "C")
     assert (count.question_type, count.task, count.source) == ("choice", "Count", "ADE20K")
-    assert (depth.source, depth.images[0].suffix) == ("Omni3D", ".jpg") and count.images[0].read_bytes() == encoded(0)
+    assert count.form == depth.form == "choice"
+    assert (depth.source, depth.images[0].suffix) == ("Omni3D", ".jpg")
+    assert count.images[0].read_bytes() == encoded(0)
 
 
 def test_sparbench_takes_options_out_of_the_question(tmp_path):
     depth, relation, matching, motion = loaded("sparbench", tmp_path)["spatial"]
     assert (depth.question_type, depth.answer) == ("absolute distance", "0.0")
+    assert (depth.form, depth.unit) == ("number", "m")
     assert relation.question == "Where is the towel? Select."
-    assert relation.options == ("A. left, above,", "B. , below, closer") and relation.answer == "B"
-    assert matching.options == ("A. (1,2)", "B. (3,4)", "C. (5,6)") and "0 to 1000" in matching.question
+    assert relation.options == ("A. left, above,", "B. , below, closer")
+    assert (relation.form, relation.answer) == ("choice", "B")
+    assert matching.options == ("A. (1,2)", "B. (3,4)", "C. (5,6)")
+    assert "0 to 1000" in matching.question
     assert (matching.data_type, len(matching.images)) == ("multi_view", 2)
-    assert (motion.question_type, motion.answer) == ("view change", "move_right:0.4,rotate_up:5")
+    assert (motion.question_type, motion.form) == ("view change", "motion")
+    assert motion.answer == "move_right:0.4,rotate_up:5"
 
 
 def test_viewspatial_splits_choices(tmp_path):
     camera, person = loaded("viewspatial", tmp_path)["spatial"]
     assert (camera.options, camera.answer) == (("A. left", "B. front-right"), "B")
-    assert (camera.data_type, person.data_type, len(person.images)) == ("single_image", "multi_view", 2)
+    assert camera.form == person.form == "choice"
+    assert (camera.data_type, person.data_type) == ("single_image", "multi_view")
+    assert len(person.images) == 2
     assert person.task.startswith("Person perspective")
 
 
@@ -266,11 +336,12 @@ def test_what_was_found_is_printed(name, tmp_path, capsys):
     make(name, tmp_path)
     folder = prepare(name, tmp_path)
     first = capsys.readouterr().out
-    found = json.loads((folder / "prepare.json").read_text())["found"]
-    for file, counts in found.items():
-        assert str(folder / file) in first and sum(counts["rows"].values()) == len(read_rows(folder / file))
+    for file, counts in read_json(folder / "prepare.json")["found"].items():
+        assert str(folder / file) in first
+        assert sum(counts["rows"].values()) == len(read_rows(folder / file))
         assert all(f"{count:8}  {kind}" in first for kind, count in counts["rows"].items())
-    assert "is it whole?" in first  # a miniature has fewer rows than were published
+    # A miniature has fewer rows than were published.
+    assert "Check that the download is complete." in first
     prepare(name, tmp_path)
     assert capsys.readouterr().out == first
 
@@ -294,7 +365,8 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_bytes(name, tmp_path, monk
     assert kept and not (folder / "prepare.json").exists()
     monkeypatch.undo()
     assert contents(prepare(name, tmp_path)) == straight
-    assert all(path.stat().st_mtime_ns == time for path, time in kept.items())  # pictures are not made twice
+    # The pictures that the stopped run kept are not made again.
+    assert all(path.stat().st_mtime_ns == time for path, time in kept.items())
 
 
 def test_other_settings_never_mix_with_what_is_there(tmp_path):
@@ -314,66 +386,99 @@ def test_where_files_cannot_be_linked_they_are_copied(tmp_path, monkeypatch):
     monkeypatch.setattr(convert.os, "link", refuse)
     (first, *_) = read_rows(prepare("spatialladder", tmp_path) / "localization.jsonl")
     original = tmp_path / "source" / "images" / "scene0000_00" / "0.jpg"
-    assert first.images[0].read_bytes() == original.read_bytes() and not first.images[0].samefile(original)
+    assert first.images[0].read_bytes() == original.read_bytes()
+    assert not first.images[0].samefile(original)
 
 
 # ---------------------------------------------------------------- damage
 
 
-def second(change):
-    """Edits the second row of the download."""
-    return lambda rows: rows[1].update(change)
+def change(number, **fields):
+    """An edit that changes one row of the download."""
+    return lambda rows: rows[number].update(fields)
 
 
-DAMAGE = [  # data set, edit of its rows, where, what is wrong, what it is counted under
-    ("spatialladder", second({"answer": [{"bbox_2d": [9, 2, 3, 4], "label": "bed"}]}), "grounding_data.jsonl:2",
-     "inverted", "breaks the schema"),
-    ("spatialladder", second({"answer": [{"bbox_2d": [1, 2, 65, 4], "label": "bed"}]}), "grounding_data.jsonl:2",
-     "reaches outside its 64x48 image", "breaks the schema"),
-    ("spatialladder", second({"answer": [7]}), "grounding_data.jsonl:2", "bbox_2d", "a field is missing"),
-    ("spatialladder", second({"image": ["scene0000_00/99.jpg"]}), "data.jsonl:2", "99.jpg", "no such image"),
-    ("spatialladder", second({"image": ["../secret.jpg"]}), "data.jsonl:2", "secret", "a path leads out"),
-    ("spatialladder", second({"image": ["/etc/passwd"]}), "data.jsonl:2", "passwd", "a path leads out"),
-    ("spatialladder", lambda rows: rows[2].update(answer="C"), "spatial_data.jsonl:1", "none of the options' letters",
-     "breaks the schema"),
-    ("spatialladder", lambda rows: rows[3].update(question_type="smell"), "spatial_data.jsonl:2", "'smell'",
-     "unknown question_type"),
-    ("spbench", second({"scene_name": "../scene0011_00"}), "SI.parquet: row 1", "scene0011", "a path leads out"),
-    ("spbench", second({"options": None}), "SPBench-SI.parquet: row 1", "options", "a field is missing"),
-    ("spbench", second({"images": ["9.jpg"]}), "SPBench-SI.parquet: row 1", "9.jpg", "no such image"),
-    ("vsibench", second({"scene_name": "scene0012_00"}), "parquet: row 1", "scene0012_00.mp4", "no such video"),
-    ("vsibench", second({"dataset": "../scannet"}), "parquet: row 1", "scene0011", "a path leads out"),
-    ("vsibench", second({"question_type": "object_weight"}), "parquet: row 1", "weight", "unknown question_type"),
-    ("vsibench", second({"ground_truth": "far"}), "parquet: row 1", "none of the options'", "breaks the schema"),
-    ("cvbench", second({"image": {"bytes": encoded(1)[:700], "path": None}}), "test_2d.parquet: row 1", "000001.png",
-     "an image cannot be read"),
-    ("cvbench", second({"image": {"bytes": None, "path": "a.png"}}), "test_2d.parquet: row 1", "bytes",
-     "a field is missing"),
-    ("cvbench", second({"answer": "(E)"}), "test_2d.parquet: row 1", "'E'", "breaks the schema"),
-    ("cvbench", second({"source": "LVIS"}), "test_2d.parquet: row 1", "'LVIS'", "unknown source"),
-    ("sparbench", second({"question": "Where is the towel?"}), "00002.parquet: row 1", "towel",
-     "a choice without options"),
-    ("sparbench", lambda rows: rows[3].update(answer="left"), "00001-of-00002.parquet: row 1", "must be motions",
-     "breaks the schema"),
-    ("sparbench", second({"image": []}), "00002.parquet: row 1", "no images", "breaks the schema"),
-    ("viewspatial", second({"image_path": ["ViewSpatial-Bench/../../a.jpg"]}), "json: row 1", "a.jpg",
-     "a path leads out"),
-    ("viewspatial", second({"image_path": [3]}), "json: row 1", "image_path", "a field is missing"),
-    ("viewspatial", second({"choices": None}), "json: row 1", "choices", "a field is missing"),
-    ("viewspatial", second({"answer": "left"}), "json: row 1", "'left'", "breaks the schema"),
-]  # fmt: skip
+def one_box(*corners):
+    """An edit that gives the second row one box."""
+    return change(1, answer=[{"bbox_2d": list(corners), "label": "bed"}])
 
 
-@pytest.mark.parametrize("name, edit, where, words, reason", DAMAGE)
+def picture_bytes(data, path=None):
+    """An edit that gives the second row another picture."""
+    return change(1, image={"bytes": data, "path": path})
+
+
+SCHEMA, FIELD, PATH = "breaks the schema", "a field is missing", "a path leads out"
+LETTERS, MOTIONS, NUMBER = "none of the options' letters", "must be motions", "must be a number"
+SI, SPAR = "SPBench-SI.parquet: row 1", "00001-of-00002.parquet: row 1"
+# The edit, the end of the row's name, what the message says, and the reason it is counted by.
+DAMAGE = {
+    "spatialladder": [
+        (one_box(9, 2, 3, 4), "grounding_data.jsonl:2", "inverted", SCHEMA),
+        (one_box(1, 2, 65, 4), "data.jsonl:2", "reaches outside its 64x48 image", SCHEMA),
+        (change(1, answer=[7]), "grounding_data.jsonl:2", "bbox_2d", FIELD),
+        (change(1, image=["scene0000_00/99.jpg"]), "data.jsonl:2", "99.jpg", "no such image"),
+        (change(1, image=["../secret.jpg"]), "data.jsonl:2", "secret", PATH),
+        (change(1, image=["/etc/passwd"]), "data.jsonl:2", "passwd", PATH),
+        (change(2, answer="C"), "spatial_data.jsonl:1", LETTERS, SCHEMA),
+        (change(3, question_type="smell"), "l_data.jsonl:2", "'smell'", "unknown question_type"),
+        (change(3, answer="far"), "spatial_data.jsonl:2", NUMBER, SCHEMA),
+    ],
+    "spbench": [
+        (change(1, scene_name="../scene0011_00"), SI, "scene0011", PATH),
+        (change(1, options=None), SI, "options", FIELD),
+        (change(1, images=["9.jpg"]), SI, "9.jpg", "no such image"),
+    ],
+    "vsibench": [
+        (change(1, scene_name="s2"), "parquet: row 1", "scannet/s2.mp4", "no such video"),
+        (change(1, dataset="../scannet"), "parquet: row 1", "scene0011", PATH),
+        (change(1, question_type="weight"), "parquet: row 1", "'weight'", "unknown question_type"),
+        (change(1, ground_truth="far"), "parquet: row 1", LETTERS, SCHEMA),
+        (change(0, ground_truth="-1"), "parquet: row 0", NUMBER, SCHEMA),
+    ],
+    "cvbench": [
+        (
+            picture_bytes(encoded(1)[:700]),
+            "test_2d.parquet: row 1",
+            "000001.png",
+            "an image cannot be read",
+        ),
+        (picture_bytes(None, "a.png"), "test_2d.parquet: row 1", "bytes", FIELD),
+        (change(1, answer="(E)"), "test_2d.parquet: row 1", "'E'", SCHEMA),
+        (change(1, source="LVIS"), "test_2d.parquet: row 1", "'LVIS'", "unknown source"),
+    ],
+    "sparbench": [
+        (change(1, question="A towel?"), "02.parquet: row 1", "towel", "a choice without options"),
+        (change(3, answer="left"), SPAR, MOTIONS, SCHEMA),
+        (change(3, answer="move_up:1 or more"), SPAR, MOTIONS, SCHEMA),
+        (change(1, image=[]), "00002.parquet: row 1", "no images", SCHEMA),
+    ],
+    "viewspatial": [
+        (change(1, image_path=["ViewSpatial-Bench/../../a.jpg"]), "json: row 1", "a.jpg", PATH),
+        (change(1, image_path=[3]), "json: row 1", "image_path", FIELD),
+        (change(1, choices=None), "json: row 1", "choices", FIELD),
+        (change(1, answer="left"), "json: row 1", "'left'", SCHEMA),
+    ],
+}
+DAMAGES = [(name, *damage) for name, damages in DAMAGE.items() for damage in damages]
+
+
+@pytest.mark.parametrize("name, edit, where, words, reason", DAMAGES)
 def test_a_damaged_row_is_named_or_counted(name, edit, where, words, reason, tmp_path, capsys):
     save(tmp_path / "secret.jpg")
     make(name, tmp_path, edit)
     with pytest.raises(UserError) as error:
         prepare(name, tmp_path)
     message = str(error.value)
-    assert where in message and words in message and "--skip-damaged" in message and "\n" not in message
+    assert (
+        where in message
+        and words in message
+        and "--skip-damaged" in message
+        and "\n" not in message
+    )
     folder = prepare(name, tmp_path, "--skip-damaged")
-    skipped = [found["skipped"] for found in json.loads((folder / "prepare.json").read_text())["found"].values()]
+    found = read_json(folder / "prepare.json")["found"]
+    skipped = [counts["skipped"] for counts in found.values()]
     assert sum(sum(counts.values()) for counts in skipped) == 1
     assert any(kind.startswith(reason) for counts in skipped for kind in counts)
     assert "       1  SKIPPED: " + reason in capsys.readouterr().out
@@ -399,7 +504,9 @@ def test_a_cut_image_file_is_found_although_its_header_is_whole(tmp_path):
     assert len(read_rows(prepare("viewspatial", tmp_path) / "spatial.jsonl")) == 2
 
 
-@pytest.mark.parametrize("options, words", [({}, "cannot be read"), ({"movflags": "faststart"}, "is cut short")])
+@pytest.mark.parametrize(
+    "options, words", [({}, "cannot be read"), ({"movflags": "faststart"}, "is cut short")]
+)
 def test_a_cut_video_is_found(options, words, tmp_path):
     make("vsibench", tmp_path)
     path = tmp_path / "source" / "scannet" / "scene0011_00.mp4"
@@ -409,10 +516,16 @@ def test_a_cut_video_is_found(options, words, tmp_path):
         prepare("vsibench", tmp_path)
 
 
-@pytest.mark.parametrize("name, missing", [
-    ("spatialladder", "spld_spatial_data.jsonl"), ("spbench", "SPBench-MV.parquet"), ("cvbench", "test_3d.parquet"),
-    ("vsibench", "test-00000-of-00001.parquet"), ("viewspatial", "ViewSpatial-Bench.json"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, missing",
+    [
+        ("spatialladder", "spld_spatial_data.jsonl"),
+        ("spbench", "SPBench-MV.parquet"),
+        ("cvbench", "test_3d.parquet"),
+        ("vsibench", "test-00000-of-00001.parquet"),
+        ("viewspatial", "ViewSpatial-Bench.json"),
+    ],
+)
 def test_a_missing_file_is_named_with_what_to_fetch(name, missing, tmp_path):
     make(name, tmp_path)
     (tmp_path / "source" / missing).unlink()
@@ -441,5 +554,7 @@ def test_an_absent_package_is_named_with_its_remedy(name, package, tmp_path, mon
     make(name, tmp_path)
     monkeypatch.setitem(sys.modules, package, None)
     for flags in ((), ("--skip-damaged",)):
-        with pytest.raises(UserError, match=r"needs (pyarrow|av \(PyAV\)): pip install -e '.\[bench\]'$"):
+        with pytest.raises(
+            UserError, match=r"needs (pyarrow|av \(PyAV\)): pip install -e '.\[bench\]'$"
+        ):
             prepare(name, tmp_path, *flags)

@@ -1,9 +1,10 @@
-"""The byte-level BPE and the ChatML layout; the layout is compared with Qwen's own chat template where it is known."""
-
+"""The byte-level BPE, and the ChatML layout against Qwen's own chat template."""
 
 import pytest
+import tokenizers
 
-from nanoladder.tokenizer import SPECIAL_TOKENS, Tokenizer
+from nanoladder.model import PRESETS
+from nanoladder.tokenizer import SPECIAL_TOKENS, Tokenizer, config_for_tokenizer
 
 BOXES = '[{"label":"chair","bbox_2d":[12,3,45,67]},{"label":"lamp","bbox_2d":[1,2,3,4]}]'
 
@@ -14,7 +15,9 @@ def tok():
     return Tokenizer.train(texts * 5, 700)
 
 
-@pytest.mark.parametrize("text", [BOXES, "the chair.", "Ünïcode 椅子 🪑", "  two  spaces\n\n", "a<|im_end|>b", ""])
+@pytest.mark.parametrize(
+    "text", [BOXES, "the chair.", "Ünïcode 椅子 🪑", "  two  spaces\n\n", "a<|im_end|>b", ""]
+)
 def test_round_trip(tok, text):
     assert tok.decode(tok.encode(text)) == text
 
@@ -26,15 +29,26 @@ def test_digits_stand_alone_and_box_punctuation_is_one_token(tok):
 
 
 def test_special_names_in_text_stay_text(tok):
-    assert not set(tok.encode("".join(SPECIAL_TOKENS))) & set(map(tok.bpe.token_to_id, SPECIAL_TOKENS))
+    special = set(map(tok.bpe.token_to_id, SPECIAL_TOKENS))
+    assert not set(tok.encode("".join(SPECIAL_TOKENS))) & special
 
 
 def test_layout(tok):
     ids = tok.prefix([2, 1]) + tok.question("Locate it.") + tok.answer("here")
     assert tok.decode(ids) == (
         "<|im_start|>user\n<|vision_start|><|image_pad|><|image_pad|><|vision_end|>"
-        "<|vision_start|><|image_pad|><|vision_end|>Locate it.<|im_end|>\n<|im_start|>assistant\nhere<|im_end|>"
+        "<|vision_start|><|image_pad|><|vision_end|>Locate it.<|im_end|>\n"
+        "<|im_start|>assistant\nhere<|im_end|>"
     )
+
+
+def test_config_for_a_tokenizer_has_its_ids(tok):
+    config = config_for_tokenizer(PRESETS["nano"], tok)
+    assert config.vocab_size == len(tok) and config.hidden_size == PRESETS["nano"].hidden_size
+    assert (config.image_token_id, config.video_token_id) == (tok.image_id, tok.video_id)
+    assert (config.eos_token_id, config.pad_token_id) == (tok.im_end_id, tok.pad_id)
+    brackets = config.vision_start_token_id, config.vision_end_token_id
+    assert brackets == (tok.vision_start_id, tok.vision_end_id)
 
 
 def test_save_load_and_open_in_transformers(tok, tmp_path):
@@ -48,8 +62,6 @@ def test_save_load_and_open_in_transformers(tok, tmp_path):
 
 
 def test_another_vocabulary_is_refused(tmp_path):
-    import tokenizers
-
     with pytest.raises(ValueError, match=r"lacks <\|endoftext\|>"):
         Tokenizer(tokenizers.Tokenizer(tokenizers.models.BPE()))
     with pytest.raises(ValueError, match="tokenizer.json"):
@@ -68,20 +80,22 @@ MIXED = [
 ]
 
 
-def test_qwens_ids_and_encoding_are_transformers_own(qwen):
+def test_ids_and_encoding_of_qwens_tokenizer_equal_transformers(qwen):
     folder, theirs = qwen
     ours = Tokenizer.load(folder)
     assert (ours.pad_id, ours.im_start_id, ours.im_end_id) == (151643, 151644, 151645)
-    assert (ours.vision_start_id, ours.vision_end_id, ours.image_id, ours.video_id) == (151652, 151653, 151655, 151656)
+    assert (ours.vision_start_id, ours.vision_end_id) == (151652, 151653)
+    assert (ours.image_id, ours.video_id) == (151655, 151656)
     for text in MIXED:
         assert ours.encode(text) == theirs(text)["input_ids"]
         assert ours.decode(ours.encode(text)) == theirs.decode(ours.encode(text))
 
 
-def test_qwens_conversation_is_its_chat_templates(qwen, tmp_path):
+def test_conversation_equals_that_of_qwens_chat_template(qwen, tmp_path):
     folder, theirs = qwen
     Tokenizer.load(folder).save(tmp_path)
     ours = Tokenizer.load(tmp_path)  # the template survives a save
-    asked = [{"role": "user", "content": "<|vision_start|><|image_pad|><|image_pad|><|vision_end|>Where is it?"}]
+    content = "<|vision_start|><|image_pad|><|image_pad|><|vision_end|>Where is it?"
+    asked = [{"role": "user", "content": content}]
     expected = theirs.apply_chat_template(asked, add_generation_prompt=True, return_dict=False)
     assert ours.prefix([2]) + ours.question("Where is it?") == expected

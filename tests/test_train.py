@@ -1,7 +1,6 @@
-"""train.py end to end at a tiny size: what a run leaves behind, resuming, ranks, and refusals before any training."""
+"""train.py at a tiny size: what a run leaves behind, resuming, several ranks, and refusals."""
 
 import dataclasses
-import json
 import os
 import shutil
 import subprocess
@@ -14,18 +13,32 @@ from conftest import ROOT, prepare
 import eval as evaluate
 import rl
 import train
+from data.rooms.recipe import SETTINGS, Rooms
 from nanoladder import checkpoint
-from nanoladder.common import UserError, start_runtime
-from nanoladder.dataset import DATA_TYPES, Dataset, collate, read_rows, rows_of
-from nanoladder.image import ImageConfig
+from nanoladder.command import UserError
+from nanoladder.files import read_json, read_jsonl, write_json
+from nanoladder.image import ImageConfig, load_image, preprocess
+from nanoladder.lora import LINEARS
 from nanoladder.model import PRESETS, Qwen2_5_VL
-from nanoladder.tokenizer import Tokenizer
+from nanoladder.runtime import start_runtime
+from nanoladder.schema import DATA_TYPES, rows_of
+from nanoladder.tokenizer import Tokenizer, config_for_tokenizer
 
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", "train.py"]
-TINY = ["--steps", "6", "--batch-size", "4", "--micro-batch-size", "2", "--eval-rows", "12", "--eval-every", "1000",
-        "--save-every", "2", "--init", "scratch", "--no-freeze-vision", "--no-compile", "--no-amp", "--preset", "nano",
-        "--workers", "0", "--max-new-tokens", "16"]  # fmt: skip
-BOXES = ["--mix", "localization=1"]  # quicker than with the base's questions
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
+TINY = [
+    *("--steps", "6", "--batch-size", "4", "--micro-batch-size", "2", "--eval-rows", "12"),
+    *("--eval-every", "1000", "--save-every", "2", "--init", "scratch", "--preset", "nano"),
+    *("--no-freeze-vision", "--no-compile", "--no-amp"),
+]
+BOXES = ["--mix", "localization=1"]  # quicker than with the questions of stage 0
+SHORT = 16  # tokens of an answer: an untrained model does not end its answers
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_answers():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "MAX_NEW_TOKENS", SHORT)
+        yield
 
 
 def run(rooms, out, *flags, stage="1"):
@@ -33,12 +46,24 @@ def run(rooms, out, *flags, stage="1"):
     train.main(["--stage", stage, "--data", str(rooms), "--out", str(out), *TINY, *boxes, *flags])
 
 
-def weights(folder):
-    return weights_of(folder / "checkpoint")
+def run_on_two_ranks(rooms, out, *flags, stage="1"):
+    boxes = BOXES if stage == "1" else []
+    folders = ["--data", str(rooms), "--out", str(out)]
+    command = [*TORCHRUN, "train.py", "--stage", stage, *folders, *TINY, *boxes, *flags]
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, env=env)
+
+
+def weights(run_folder):
+    return weights_of(run_folder / "checkpoint")
 
 
 def weights_of(folder):
     return checkpoint.load(folder)[0].state_dict()
+
+
+def settings_of(run_folder):
+    return read_json(run_folder / "run.json")["settings"]
 
 
 @pytest.fixture(scope="module")
@@ -48,19 +73,34 @@ def finished(rooms, tmp_path_factory):
     return out
 
 
-def test_a_run_leaves_what_the_readme_says(finished, rooms):
+@pytest.fixture(scope="module")
+def spatial_rooms(tmp_path_factory):
+    """Rooms with views, walks, several questions and traces."""
+    folder = tmp_path_factory.mktemp("data") / "spatial"
+    sets = ["--view-sets", "6", "--videos", "6"]
+    prepare(folder, *sets, "--questions", "4", "--traces", "30", "--seeing")
+    return folder
+
+
+# ---------------------------------------------------------------- runs
+
+
+def test_a_run_leaves_what_the_readme_says(finished):
     assert {p.name for p in finished.iterdir()} == {
-        "checkpoint", "run.json", "metrics.jsonl", "scores.json", "predictions.jsonl", "samples.png", "report.html"
-    }  # fmt: skip
-    scores = json.loads((finished / "scores.json").read_text())["localization"]
+        *("checkpoint", "run.json", "metrics.jsonl", "scores.json", "predictions.jsonl"),
+        *("samples.png", "report.html"),
+    }
+    scores = read_json(finished / "scores.json")["localization"]
     for split in ("test", "ood"):
         parts = ("iou", "acc50", "valid_json", "label_f1", "constant_iou")
         assert {*parts, "interval", "n", "levels"} == set(scores[split])
         assert all(0 <= scores[split][k] <= 1 for k in parts)
-    told = json.loads((finished / "run.json").read_text())
-    assert told["settings"]["seed"] == 0 and told["environment"]["torch"] == torch.__version__
-    answers = [json.loads(line) for line in (finished / "predictions.jsonl").read_text().splitlines()]
+    about = read_json(finished / "run.json")
+    assert about["settings"]["seed"] == 0 and about["settings"]["recipe"] == "rooms"
+    assert about["environment"]["torch"] == torch.__version__
+    answers = read_jsonl(finished / "predictions.jsonl")
     assert {"prompt", "images", "decoding", "answer", "truth", "scores", "split"} <= set(answers[0])
+    assert {answer["form"] for answer in answers} == {"boxes"}
 
 
 def test_a_finished_run_is_never_overwritten(finished, rooms):
@@ -81,239 +121,251 @@ def test_a_killed_run_resumes_bit_for_bit(finished, rooms, tmp_path, monkeypatch
         if state["step"] == 4:
             raise Killed
 
-    monkeypatch.setattr(checkpoint, "save_state", save_and_die)
-    with pytest.raises(Killed):
-        run(rooms, tmp_path / "cut")
-    monkeypatch.undo()
+    cut = tmp_path / "cut"
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(checkpoint, "save_state", save_and_die)
+        run(rooms, cut)
     with pytest.raises(UserError, match="unfinished run"):
-        run(rooms, tmp_path / "cut")
-    run(rooms, tmp_path / "cut", "--resume")
-    whole, resumed = weights(finished), weights(tmp_path / "cut")
+        run(rooms, cut)
+    about = read_json(cut / "run.json")
+    settings = about["settings"] | {"climb": 0.3}
+    write_json(cut / "run.json", about | {"settings": settings})
+    with pytest.raises(UserError, match="setting climb .*another version"):
+        run(rooms, cut, "--resume")
+    write_json(cut / "run.json", about)
+    run(rooms, cut, "--resume")
+    whole, resumed = weights(finished), weights(cut)
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
-def test_words_a_run_never_says_keep_their_embeddings(rooms, tmp_path):
-    """Stage 1 says labels and boxes: the softmax must not push "A" and "<think>" together meanwhile."""
-    run(rooms, tmp_path / "next", "--steps", "2", "--init", "base")
-    before, after = (w["model.embed_tokens.weight"] for w in (weights_of(checkpoint.BASE), weights(tmp_path / "next")))
+def test_tokens_that_a_stage_never_uses_keep_their_embeddings(rooms, tmp_path):
+    """Stage 1 answers with labels and boxes. Tokens such as "A" and "<think>" must not change."""
+    run(rooms, tmp_path / "next", "--steps", "2", "--init", "base", "--eval-rows", "1")
+    before, after = (
+        state["model.embed_tokens.weight"]
+        for state in (weights_of(checkpoint.BASE), weights(tmp_path / "next"))
+    )
     tok = Tokenizer.load(checkpoint.BASE)
-    unsaid, said = (torch.tensor([tok.encode(word)[0] for word in words]) for words in (
-        ["<", ">", "A", "think", " meters", " left"], ["0", "9", '[{"label":"', " the", "Locate"]))  # fmt: skip
-    assert torch.equal(before[unsaid], after[unsaid])
-    assert (before[said] != after[said]).any(1).all()
+    unused, used = (
+        torch.tensor([tok.encode(word)[0] for word in words])
+        for words in (
+            ["<", ">", "A", "think", " meters", " left"],
+            ["0", "9", '[{"label":"', " the", "Locate"],
+        )
+    )
+    assert torch.equal(before[unused], after[unused])
+    assert (before[used] != after[used]).any(1).all()
 
 
-def test_a_frozen_eye_stays_as_it_is_and_the_decoder_learns(finished, rooms, tmp_path):
-    run(rooms, tmp_path / "out", "--init", str(finished), "--freeze-vision")
+def test_a_frozen_vision_encoder_stays_as_it_is(finished, rooms, tmp_path):
+    flags = ["--init", str(finished), "--freeze-vision", "--steps", "2", "--eval-rows", "1"]
+    run(rooms, tmp_path / "out", *flags)
     before, after = weights(finished), weights(tmp_path / "out")
-    assert {name for name in before if torch.equal(before[name], after[name])} == {
-        name for name in before if name.startswith("visual.")
-    }
+    same = {name for name in before if torch.equal(before[name], after[name])}
+    assert same == {name for name in before if name.startswith("visual.")}
 
 
-def test_pictures_with_one_asked_object_are_left_out_of_stage_1(rooms):
-    rows = read_rows(rooms / "train" / "localization.jsonl")
-    groups = {}
-    for row in rows:
-        groups.setdefault(row.images, []).append(row)
-    counts = [train.objects_asked(group) for group in groups.values()]
-    assert 1 in counts and max(counts) > 2 and train.presets({})["min_objects"] == 2
-
-
-def test_rung_1_keeps_the_eye_where_there_is_one():
-    assert train.presets({})["freeze_vision"] and not train.presets({"init": "scratch"})["freeze_vision"]
+def test_blank_images_stay_blank_in_the_checkpoint(finished, rooms, tmp_path):
+    s = train.Settings(init=str(finished), blank_images=True)
+    checkpoint.save(tmp_path / "blank", *train.build_policy(s, [], torch.device("cpu")))
+    pictures = [load_image(path) for path in sorted(rooms.glob("test/images/*/*00.png"))[:2]]
+    for folder, alike in ((finished, False), (tmp_path / "blank", True)):
+        (first, _), (second, _) = (
+            preprocess([picture], checkpoint.Policy.load(folder).image_config)
+            for picture in pictures
+        )
+        assert torch.allclose(first, second, atol=1e-6) == alike
 
 
 def test_stage_0_trains_and_its_checkpoint_feeds_stage_1(rooms, tmp_path):
     run(rooms, tmp_path / "base", "--steps", "2", stage="0")
-    scores = json.loads((tmp_path / "base" / "scores.json").read_text())["seeing"]["test"]
-    assert 0 <= scores["accuracy"] <= 1 and "describe" in scores["types"]
-    run(rooms, tmp_path / "next", "--steps", "1", "--init", str(tmp_path / "base"), "--mix", train.STAGES["1"]["mix"])
-    assert set(json.loads((tmp_path / "next" / "scores.json").read_text())) == {"localization", "seeing", "floor"}
+    scores = read_json(tmp_path / "base" / "scores.json")
+    assert set(scores) == {"seeing", "floor", "map_arithmetic"}
+    assert 0 <= scores["seeing"]["test"]["accuracy"] <= 1
+    assert "describe" in scores["seeing"]["test"]["types"]
+    assert read_jsonl(tmp_path / "base" / "metrics.jsonl")[-1]["auxiliary_loss"] > 1
+    start = ["--init", str(tmp_path / "base"), "--mix", SETTINGS["1"]["mix"]]
+    run(rooms, tmp_path / "next", "--steps", "1", *start)
+    scores = read_json(tmp_path / "next" / "scores.json")
+    assert set(scores) == {"localization", "seeing", "floor"}
+    assert read_jsonl(tmp_path / "next" / "metrics.jsonl")[-1]["auxiliary_loss"] == 0
 
 
-def test_another_sitting_of_the_base_learns_new_words_and_keeps_the_old():
-    texts = ["Is the lamp left of the bed?"] * 2
-    old, new = Tokenizer.train(texts), Tokenizer.train([*texts, "front-left", "front-left", " lamp:"])
-    model = Qwen2_5_VL(train.speaking(PRESETS["nano"], old))
-    other = train.translate(model, old, new)
-    word = new.bpe.token_to_id("front-left")
-    assert old.bpe.token_to_id("front-left") is None and other.config.image_token_id == new.image_id
-    before, after = model.model.embed_tokens.weight, other.model.embed_tokens.weight
-    assert torch.allclose(after[word], before[old.encode("front-left")].mean(0))
-    both = [i for i in range(len(old)) if new.bpe.token_to_id(old.bpe.id_to_token(i)) is not None]
-    assert len(both) > 260
-    states = []
-    for net, ids in ((model, both), (other, [new.bpe.token_to_id(old.bpe.id_to_token(i)) for i in both])):
-        ids = torch.tensor([[i for i in ids if i not in (net.config.image_token_id, net.config.video_token_id)]])
-        states.append(net(ids, torch.arange(ids.shape[1]).expand(3, 1, -1)))
-    assert torch.allclose(*states, atol=1e-6)
+def test_stage_2_mixes_kinds_and_scores_each_benchmark(spatial_rooms, tmp_path, capsys):
+    out, flags = tmp_path / "out", ["--questions-per-sequence", "2", "--eval-every", "3"]
+    run(spatial_rooms, out, "--steps", "3", *flags, stage="2")
+    scores = read_json(out / "scores.json")
+    benchmarks = {"rooms-si", "rooms-mv", "rooms-video"}
+    twins, others = (
+        {name + "-ood" for name in benchmarks},
+        {"localization", "seeing", "floor", "map_arithmetic"},
+    )
+    averages = {"overall", "overall-ood", "intervals"}
+    assert set(scores) == others | averages | benchmarks | twins
+    wanted = {"avg", "micro", "nq", "mcq", "types", "constant", "shuffled", "n"}
+    wanted |= {"interval", "nq_interval", "mcq_interval"}
+    assert all(set(scores[name]) == wanted for name in benchmarks | twins)
+    assert scores["overall"] == pytest.approx(sum(scores[name]["avg"] for name in benchmarks) / 3)
+    val = read_jsonl(out / "metrics.jsonl")[-1]["val"]
+    assert set(val) == others | set(DATA_TYPES)
+
+    # eval.py asks the same rows and finds the same scores.
+    data = ["--data", str(spatial_rooms), "--rows", "12", "--max-new-tokens", str(SHORT)]
+    asked = [*data, "--bench", "rooms-si", "localization", "rooms-mv-ood"]
+    evaluate.main(["--model", str(out), *asked])
+    again = read_json(out / "eval" / "scores.json")
+    assert again["rooms-si"] == scores["rooms-si"]
+    assert again["rooms-mv-ood"] == scores["rooms-mv-ood"]
+    assert again["localization"] == {"test": scores["localization"]["test"]}
+    with pytest.raises(UserError, match="finished run"):
+        evaluate.main(["--model", str(out), *asked])
+    capsys.readouterr()
+    evaluate.main(["--compare", str(out), str(out / "eval")])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines and all("+0.000 [+0.000, +0.000]" in text for text in lines)
 
 
-def test_the_dense_loss_weighs_objects(rooms):
-    """Cell by cell, from the definition: a mean over cells for each thing asked, weighted for names and the floor."""
-    tok, image_config = Tokenizer.load(checkpoint.BASE), checkpoint.load_image_config(checkpoint.BASE)
-    model, config = checkpoint.load(checkpoint.BASE)
-    kinds = {"names": len(train.NAMES), "depths": len(train.DEPTHS), "across": 12, "along": 10}
-    row = read_rows(rooms / "train" / "seeing.jsonl")[0]
-    example = Dataset([row], tok, image_config, config, dense=kinds)[0, 0, 0]
-    words = {"files": "abcdefgh", "ranks": "12345678", "pictures": "ijklmnop",
-             "names": [" " + n for n in train.NAMES], "depths": "stuvwxyz",
-             "across": "ABCDEFGHIJKL", "along": "MNOPQRSTUV"}  # fmt: skip
-    ids = {kind: torch.tensor([tok.encode(word)[0] for word in said]) for kind, said in words.items()}
-    with torch.no_grad():
-        _, loss = train.Losses(model, 1.0, ids)(collate([example]))
-        state = model.model.norm(model.visual(example["pixel_values"], example["grid_thw"]))
-        head = model.lm_head.weight.detach()
-    expected, start = 0.0, 0
-    shown = example["dense_targets"][:, 24:][:, 3 : kinds["names"]].sum(1)  # share of each cell that is an object
-    for kind, own in ids.items():
-        target = example["dense_targets"][:, start : start + len(own)]
-        assert torch.allclose(target.sum(1), torch.ones(len(target)))
-        asked = kind in ("names", "across", "along")
-        weights = [1 + train.OBJECT_WEIGHT * float(cell) if asked else 1.0 for cell in shown]
-        missed = [-float((cell * (state[i] @ head[own].T).log_softmax(0)).sum())
-                  for i, cell in enumerate(target)]  # fmt: skip
-        expected += sum(w * m for w, m in zip(weights, missed)) / sum(weights)
-        start += len(own)
-    assert float(loss) == pytest.approx(expected, rel=1e-4)
+def test_rows_follow_the_settings(spatial_rooms):
+    def train_rows(mix, **settings):
+        s = train.Settings(data=str(spatial_rooms), stage="2", mix=mix, **settings)
+        splits, shares = train.read_data(s, Rooms(), start_runtime())
+        return Rooms().select(s, splits["train"]), shares
+
+    for wanted in (True, False):  # --no-rationales: answers alone
+        rows, _ = train_rows("video=1", rationales=wanted)
+        assert rows and all(bool(row.rationale) == wanted for row in rows)
+    for mix, modalities in (("video=1,floor=1", {"video"}), ("localization=1,floor=1", DATA_TYPES)):
+        maps = rows_of(train_rows(mix, data_types=("video",))[0], "floor")
+        # Maps are restricted only beside the spatial questions that they serve.
+        assert {row.data_type for row in maps} == set(modalities)
+    rows, shares = train_rows("video=1,single_image=2", data_types=("video",))
+    assert shares == {"video": 1.0} and {row.kind for row in rows} == {"video"}
+
+
+def test_the_cold_start_learns_traces_and_is_scored_thinking(spatial_rooms, tmp_path):
+    out = tmp_path / "out"
+    run(spatial_rooms, out, "--steps", "1", "--eval-rows", "6", stage="cold")
+    scores = read_json(out / "scores.json")
+    assert {"rooms-si", "rooms-mv", "rooms-video", "localization"} < set(scores)
+    for name in ("rooms-si", "rooms-mv", "rooms-video", "rooms-si-ood"):
+        assert 0 <= scores[name]["format"] <= 1
+    answers = read_jsonl(out / "predictions.jsonl")
+    thought = {a["question_type"] for a in answers if "</think>" in a["prompt"]}
+    assert "localization" not in thought and len(thought) > 4 and "trace" not in thought
+    assert all(("format" in a["scores"]) == (a["question_type"] in thought) for a in answers)
+
+    data = ["--data", str(spatial_rooms), "--rows", "6", "--max-new-tokens", str(SHORT)]
+    bench = ["--bench", "rooms-si", "localization", "--think"]
+    evaluate.main(["--model", str(out), *data, *bench])
+    again = read_json(out / "eval" / "scores.json")
+    assert again["rooms-si"] == scores["rooms-si"]
+    assert again["localization"]["test"] == scores["localization"]["test"]
+
+
+# ---------------------------------------------------------------- a Qwen2.5-VL folder
 
 
 @pytest.fixture
 def small_qwen(qwen, tmp_path):
     """Qwen's own vocabulary and patches, a thousandth of its width."""
-    tok = Tokenizer.load(qwen[0])
-    config = dataclasses.replace(
-        PRESETS["nano"],
-        vision=dataclasses.replace(PRESETS["nano"].vision, patch_size=14, window_size=112, in_channels=3),
-        vocab_size=len(tok), image_token_id=tok.image_id, video_token_id=tok.video_id,
-        vision_start_token_id=tok.vision_start_id, vision_end_token_id=tok.vision_end_id,
-    )  # fmt: skip
+    tok, nano = Tokenizer.load(qwen[0]), PRESETS["nano"]
+    vision = dataclasses.replace(nano.vision, patch_size=14, window_size=112, in_channels=3)
+    config = config_for_tokenizer(dataclasses.replace(nano, vision=vision), tok)
     checkpoint.save(tmp_path / "qwen", Qwen2_5_VL(config), tok, ImageConfig())
     return tmp_path / "qwen"
 
 
-def test_a_qwen_folder_goes_through_grpo_and_eval(rooms, small_qwen, tmp_path):
+def test_a_qwen_folder_goes_through_grpo_and_eval(rooms, small_qwen, tmp_path, monkeypatch):
     """With LoRA: afterwards it is a plain folder that eval.py takes."""
-    flags = ["--task", "localization", "--steps", "1", "--prompts", "2", "--max-new-tokens", "4", "--eval-rows", "1"]
-    flags += ["--lora-rank", "2", "--data", str(rooms), "--out", str(tmp_path / "rl")]
-    rl.main(["--model", str(small_qwen), *flags])
-    settings = json.loads((tmp_path / "rl" / "run.json").read_text())["settings"]
-    assert (settings["lr"], settings["group_size"], settings["recompute"]) == (1e-5, 4, True)
-    evaluate.main(["--model", str(tmp_path / "rl"), "--data", str(rooms), "--bench", "localization", "--rows", "1",
-                   "--max-new-tokens", "4"])  # fmt: skip
-    assert json.loads((tmp_path / "rl" / "eval" / "scores.json").read_text())["localization"]["test"]["n"] == 1
+    recomputed = []
+
+    def spy(s, model, recompute, prepare_model=rl.prepare_model):
+        recomputed.append(recompute)
+        prepare_model(s, model, recompute)
+
+    monkeypatch.setattr(rl, "prepare_model", spy)
+    flags = ["--task", "localization", "--steps", "1", "--prompts", "2", "--max-new-tokens", "4"]
+    flags += ["--eval-rows", "1", "--lora-rank", "2", "--data", str(rooms)]
+    rl.main(["--model", str(small_qwen), *flags, "--out", str(tmp_path / "rl")])
+    settings = settings_of(tmp_path / "rl")
+    assert (settings["lr"], settings["group_size"], recomputed) == (1e-5, 4, [True])
+    flags = ["--bench", "localization", "--rows", "1", "--max-new-tokens", "4"]
+    evaluate.main(["--model", str(tmp_path / "rl"), "--data", str(rooms), *flags])
+    scores = read_json(tmp_path / "rl" / "eval" / "scores.json")
+    assert scores["localization"]["test"]["n"] == 1
 
 
 def test_a_qwen_folder_trains_with_lora_and_is_a_plain_one_after(rooms, small_qwen, tmp_path):
-    flags = ["--model", str(tmp_path / "qwen"), "--lora-rank", "2", "--steps", "2", "--eval-rows", "1"]
-    run(rooms, tmp_path / "out", *flags)
-    settings = json.loads((tmp_path / "out" / "run.json").read_text())["settings"]
+    flags = ["--lora-rank", "2", "--steps", "2", "--eval-rows", "1"]
+    run(rooms, tmp_path / "out", "--model", str(small_qwen), *flags)
+    settings = settings_of(tmp_path / "out")
     assert (settings["lr"], settings["muon_lr"], settings["recompute"]) == (1e-4, 0.0, True)
-    before, after = weights_of(tmp_path / "qwen"), weights(tmp_path / "out")
+    before, after = weights_of(small_qwen), weights(tmp_path / "out")
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert before.keys() == after.keys() and changed
-    assert all(name.split(".")[-2] in train.LINEARS and name.endswith("weight") for name in changed)
+    assert all(name.split(".")[-2] in LINEARS and name.endswith("weight") for name in changed)
     assert Tokenizer.load(tmp_path / "out" / "checkpoint").has_system
 
 
-def test_stage_2_mixes_kinds_and_scores_each_benchmark(tmp_path, capsys):
-    prepare(tmp_path / "rooms", "--view-sets", "6", "--videos", "6", "--questions", "4", "--seeing")
-    run(tmp_path / "rooms", tmp_path / "out", "--steps", "3", "--questions", "2", "--eval-every", "3", stage="2")
-    scores = json.loads((tmp_path / "out" / "scores.json").read_text())
-    benchmarks = {"rooms-si", "rooms-mv", "rooms-video"}
-    twins = {name + "-ood" for name in benchmarks}
-    beside = {"localization", "seeing", "floor", "reckoning", "overall", "overall-ood", "intervals"}
-    assert set(scores) == beside | benchmarks | twins
-    wanted = {"avg", "micro", "nq", "mcq", "types", "constant", "shuffled", "n"}
-    wanted |= {"interval", "nq_interval", "mcq_interval"}
-    assert all(set(scores[name]) == wanted for name in benchmarks | twins)
-    assert scores["overall"] == pytest.approx(sum(scores[name]["avg"] for name in benchmarks) / 3)
-    for told in (True, False):  # --no-workings: answers alone
-        s = train.Settings(data=str(tmp_path / "rooms"), workings=told)
-        rows = train.load_splits(s, ["video"], start_runtime())["train"]
-        assert rows and all(bool(row.workings) == told for row in rows)
-    s = train.Settings(data=str(tmp_path / "rooms"), data_types=("video",))
-    for kinds, shown in ((["video", "floor"], {"video"}), (["localization", "floor"], set(DATA_TYPES))):
-        maps = rows_of(train.load_splits(s, kinds, start_runtime())["train"], "floor")
-        assert {row.data_type for row in maps} == shown  # restricted only beside what they serve
-    val = json.loads((tmp_path / "out" / "metrics.jsonl").read_text().splitlines()[-1])["val"]
-    assert set(val) == {"localization", "seeing", "floor", "reckoning", "single_image", "multi_view", "video"}
-
-    asked = ["--data", str(tmp_path / "rooms"), "--rows", "12", "--bench", "rooms-si", "localization", "rooms-mv-ood"]
-    asked += ["--max-new-tokens", "16"]
-    evaluate.main(["--model", str(tmp_path / "out"), *asked])  # the same rows, asked by eval.py
-    again = json.loads((tmp_path / "out" / "eval" / "scores.json").read_text())
-    assert again["rooms-si"] == scores["rooms-si"] and again["rooms-mv-ood"] == scores["rooms-mv-ood"]
-    assert again["localization"] == {"test": scores["localization"]["test"]}
-    with pytest.raises(UserError, match="finished run"):
-        evaluate.main(["--model", str(tmp_path / "out"), *asked])
-    capsys.readouterr()
-    evaluate.main(["--compare", str(tmp_path / "out"), str(tmp_path / "out" / "eval")])
-    lines = capsys.readouterr().out.splitlines()
-    assert lines and all("+0.000 [+0.000, +0.000]" in text for text in lines)
+# ---------------------------------------------------------------- several ranks
 
 
-def test_the_cold_start_learns_traces_and_is_scored_thinking(tmp_path):
-    sets = ["--view-sets", "6", "--videos", "6"]
-    prepare(tmp_path / "rooms", *sets, "--questions", "4", "--traces", "30", "--seeing")
-    flags = ["--data", str(tmp_path / "rooms"), "--max-new-tokens", "16"]
-    run(tmp_path / "rooms", tmp_path / "out", "--steps", "1", "--eval-rows", "6", *flags, stage="cold")
-    scores = json.loads((tmp_path / "out" / "scores.json").read_text())
-    assert {"rooms-si", "rooms-mv", "rooms-video", "localization"} < set(scores)
-    assert all(0 <= scores[f"rooms-{kind}"]["format"] <= 1 for kind in ("si", "mv", "video", "si-ood"))
-    answers = [json.loads(line) for line in (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()]
-    thought = {a["question_type"] for a in answers if "</think>" in a["prompt"]}
-    assert "localization" not in thought and len(thought) > 4 and "trace" not in thought
-    assert all(("format" in a["scores"]) == (a["question_type"] in thought) for a in answers)
-
-    asked = ["--rows", "6", "--bench", "rooms-si", "localization", "--think", *flags]
-    evaluate.main(["--model", str(tmp_path / "out"), *asked])
-    again = json.loads((tmp_path / "out" / "eval" / "scores.json").read_text())
-    assert again["rooms-si"] == scores["rooms-si"] and again["localization"]["test"] == scores["localization"]["test"]
-
-
-def run_on_two_ranks(rooms, out, *flags):
-    command = [*TORCHRUN, "--stage", "1", "--data", str(rooms), "--out", str(out), *TINY, *BOXES, *flags]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
-
-
-def losses(out):
-    return [json.loads(line)["loss"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+def assert_same_run(first, second):
+    """Equal losses, and weights that differ by no more than rounding does."""
+    logs = [read_jsonl(folder / "metrics.jsonl") for folder in (first, second)]
+    for name in ("loss", "auxiliary_loss", "tokens"):
+        values = [[record[name] for record in log] for log in logs]
+        assert values[0] == pytest.approx(values[1], rel=1e-5), (second, name)
+    others = weights(second)
+    for name, weight in weights(first).items():
+        assert torch.allclose(weight, others[name], atol=2e-4), (second, name)
 
 
 def test_the_loss_does_not_depend_on_how_a_batch_is_split(rooms, tmp_path):
-    """Ten steps' losses: all at once, by micro-batches, over two gloo ranks that copy the model, and that split it."""
+    """Whole, by micro-batches, over two gloo ranks that copy the model, and that split it."""
     common = ["--steps", "10", "--muon-lr", "0", "--eval-rows", "1", "--save-every", "1000"]
     run(rooms, tmp_path / "whole", *common, "--micro-batch-size", "4")
     run(rooms, tmp_path / "split", *common, "--micro-batch-size", "1")
     run_on_two_ranks(rooms, tmp_path / "ddp", *common, "--micro-batch-size", "1")
     run_on_two_ranks(rooms, tmp_path / "fsdp", *common, "--micro-batch-size", "1", "--shard")
     for other in ("split", "ddp", "fsdp"):
-        assert losses(tmp_path / "whole") == pytest.approx(losses(tmp_path / other), rel=1e-5), other
-        for name, weight in weights(tmp_path / "whole").items():
-            assert torch.allclose(weight, weights(tmp_path / other)[name], atol=2e-4), (other, name)
+        assert_same_run(tmp_path / "whole", tmp_path / other)
+
+
+def test_stage_0_learns_the_same_on_two_ranks(rooms, tmp_path):
+    """Its first step asks no question, and then the decoder's layers get no gradient."""
+    flags = ["--steps", "4", "--mix", "seeing=1", "--muon-lr", "0", "--micro-batch-size", "1"]
+    flags += ["--eval-rows", "1", "--save-every", "1000"]
+    run(rooms, tmp_path / "whole", *flags, stage="0")
+    run_on_two_ranks(rooms, tmp_path / "ddp", *flags, stage="0")
+    assert_same_run(tmp_path / "whole", tmp_path / "ddp")
+
+
+# ---------------------------------------------------------------- refusals
 
 
 @pytest.mark.parametrize("flags, complaint", [
     (["--batch-size", "5"], "no multiple"),
-    (["--mix", "smells=1"], "must be one of localization, seeing"),
-    (["--mix", "localization"], "write kinds and their shares"),
+    (["--mix", "smells=1"], "smells"),
+    (["--mix", "localization"], "write it as localization=0.3,video=0.7"),
+    (["--mix", "localization=0"], "the share of localization must be above 0"),
     (["--shard"], "needs several ranks"),
-    (["--lora-rank", "2", "--lora-targets", "nose"], "LoRA targets nose"),
     (["--init", "nowhere"], "nowhere"),
-    (["--freeze-vision"], "no eye yet"),
+    (["--freeze-vision"], "no vision encoder yet"),
+    (["--recipe", "kitchens"], "there is no data/kitchens/recipe.py"),
 ])  # fmt: skip
 def test_refusals_come_before_anything_is_written(rooms, tmp_path, flags, complaint):
-    with pytest.raises(ValueError, match=complaint):
+    with pytest.raises(ValueError, match=complaint) as error:
         run(rooms, tmp_path / "out", *flags)
-    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "out").exists() and "\n" not in str(error.value)
 
 
 def test_a_kind_without_rows_is_refused(rooms, tmp_path):
     shutil.copytree(rooms, tmp_path / "rooms")
     for path in (tmp_path / "rooms").glob("*/spatial.jsonl"):
-        path.write_text("".join(line for line in path.open() if '"data_type": "video"' not in line))
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [line for line in lines if '"data_type": "video"' not in line]
+        path.write_text("".join(kept), encoding="utf-8")
     with pytest.raises(UserError, match="no video rows"):
         run(tmp_path / "rooms", tmp_path / "out", "--mix", "localization=1,video=1")
     assert not (tmp_path / "out").exists()
@@ -321,19 +373,25 @@ def test_a_kind_without_rows_is_refused(rooms, tmp_path):
 
 def test_rooms_are_never_made_in_a_folder_of_other_data(rooms, tmp_path):
     own = tmp_path / "own"
-    shutil.copytree(rooms, own, ignore=shutil.ignore_patterns("prepare.json", "seeing.jsonl", "images"))
-    before = {path: path.read_bytes() for path in own.rglob("*.jsonl")}
-    with pytest.raises(UserError, match=r"seeing.jsonl is missing: add it, or leave its rows out of --mix"):
-        run(own, tmp_path / "out", "--mix", train.STAGES["1"]["mix"])
-    assert before == {path: path.read_bytes() for path in own.rglob("*.jsonl")} and not (tmp_path / "out").exists()
+    ignored = shutil.ignore_patterns("prepare.json", "seeing.jsonl", "images")
+    shutil.copytree(rooms, own, ignore=ignored)
+    before = {path: path.read_bytes() for path in own.rglob("*") if path.is_file()}
+    mix = ["--mix", SETTINGS["1"]["mix"]]
+    with pytest.raises(UserError, match="seeing.jsonl: no such file"):
+        run(own, tmp_path / "out", *mix)
+    with pytest.raises(UserError, match="seeing.jsonl is missing, and .*own holds other files"):
+        run(own, tmp_path / "out", *mix, "--recipe", "rooms")
+    assert before == {path: path.read_bytes() for path in own.rglob("*") if path.is_file()}
+    assert not (tmp_path / "out").exists()
 
 
-def test_a_script_says_one_line(tmp_path):
-    (tmp_path / "rooms" / "ood").mkdir(parents=True)
-    (tmp_path / "rooms" / "train").mkdir()
-    (tmp_path / "rooms" / "ood" / "localization.jsonl").write_text("")
-    (tmp_path / "rooms" / "train" / "localization.jsonl").write_text("{broken\n")
-    command = [sys.executable, "train.py", "--data", str(tmp_path / "rooms"), "--out", str(tmp_path / "out"), *BOXES]
+def test_a_script_prints_one_line(tmp_path):
+    data, out = tmp_path / "rooms", tmp_path / "out"
+    for split, text in (("ood", ""), ("train", "{broken\n")):
+        (data / split).mkdir(parents=True)
+        (data / split / "localization.jsonl").write_text(text, encoding="utf-8")
+    command = [sys.executable, "train.py", "--data", str(data), "--out", str(out), *BOXES]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
-    assert "localization.jsonl:1" in done.stderr and not (tmp_path / "out").exists()
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert "localization.jsonl:1" in done.stderr and not out.exists()

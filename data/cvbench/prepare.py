@@ -1,27 +1,38 @@
-"""CV-Bench (Cambrian-1, arXiv 2406.16860) in nanoladder's schema: counts, relations, depth and distance in one picture.
+"""Convert CV-Bench (Cambrian-1, arXiv 2406.16860): count, relation, depth, distance in a picture.
 
     hf download nyu-visionx/CV-Bench --repo-type dataset --local-dir downloads/CV-Bench
     python -m data.cvbench.prepare                # -> datasets/cvbench/test
 
-The parquet files hold the pictures themselves. Every question is a choice; an answer "(A)" becomes "A". Needs
-pip install -e '.[bench]'.
+The parquet files hold the pictures themselves. Every question is a choice, and the answer "(A)"
+becomes "A". This converter needs pip install -e '.[bench]'.
 """
 
 from functools import partial
 from pathlib import Path
 
-from data.convert import ParquetRows, convert, field, keep_bytes, known, lettered, need, read_settings, strings
+from data.convert import (
+    ParquetRows,
+    convert,
+    field,
+    keep_bytes,
+    known,
+    lettered,
+    need,
+    read_settings,
+    strings,
+)
 from nanoladder.benchmarks import CV_SOURCES, CV_TASKS
-from nanoladder.common import run_script
+from nanoladder.command import run_script
 
 PUBLISHED = 1438 + 1200
-FILES = ("test_2d.parquet", "test_3d.parquet")
+FETCH = "fetch nyu-visionx/CV-Bench as --help says"
 
 
 def main(argv):
     s = read_settings(argv, __doc__, "CV-Bench", "cvbench")
-    paths = [need(Path(s.source) / name, "fetch nyu-visionx/CV-Bench as --help says") for name in FILES]
-    convert(s, "test", {"spatial.jsonl": (ParquetRows(paths), partial(to_row, Path(s.out) / "test"))}, PUBLISHED)
+    paths = [need(Path(s.source) / name, FETCH) for name in ("test_2d.parquet", "test_3d.parquet")]
+    files = {"spatial.jsonl": (ParquetRows(paths), partial(to_row, Path(s.out) / "test"))}
+    convert(s, "test", files, PUBLISHED)
 
 
 def to_row(folder, number, raw):

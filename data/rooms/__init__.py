@@ -1,1 +1,1 @@
-"""Procedural furnished rooms with exact 3D truth: furniture -> scene -> render."""
+"""Furnished rooms, drawn at random with their exact 3D truth: furniture.py, scene.py, render.py."""

@@ -1,11 +1,16 @@
-"""Which of a split's spatial facts are asked: dealt like cards, so that nothing is gained by guessing.
+"""Choose which spatial facts of a split become questions, so that guessing earns little.
 
-    rows = balance(rooms, wanted, seed, split)      rooms: spatial.room_facts of all rooms of a split
+    rows = balance(rooms, wanted, seed, split)    # rooms: spatial.room_facts of a whole split
 
-Shards of rooms are made independently; only this pass sees them all, when prepare.py joins them. It deals facts one by
-one: types in equal shares, within a type the answers on which constant answers have earned least, among these the fact
-whose categories tell least, and no fact that would lift the best constant answer over its limit. What can still be
-guessed is measured by baselines.py.
+prepare.py makes the rooms in shards that know nothing of each other. It calls balance() when it
+joins them, because only then all facts of a split are known. Facts are chosen one by one:
+
+1. Every question type gets an equal share of the rows.
+2. Within a type, the next answer is one on which constant guesses have earned least so far.
+3. Among facts with such an answer, the one is chosen whose categories reveal least about it.
+4. A fact is never chosen if it would lift the score of the best constant answer above a limit.
+
+baselines.py measures what guessing still earns.
 """
 
 from collections import Counter
@@ -16,27 +21,35 @@ from data.rooms.scene import SPLITS
 from data.rooms.spatial import group, in_words, stratum
 from nanoladder.rewards import relative_accuracy
 
-CEILING = 0.34  # MRA of the best constant number in a group of facts
-ABOVE_CHANCE = 0.02  # share of the commonest direction over chance, likewise
-ALLOWANCE = 1  # rows' worth over these limits, because shares of a few rows mean little
-GUESSED = 16  # rooms' worth: how much it matters what the best guesses so far would earn with a fact
-LOOK = 32  # facts of a stratum among which the one that tells least is dealt
-# What a model learns from may lean where a benchmark may not. As long as one faces any way, neither the place of an
-# object nor that of two together tells anything of the answer, and a small model never finds what three tell: after
-# 13,000 pictures it still guessed. Where most face ahead, left is left in the picture, and the rest follows from there.
-# But GRPO must not be paid for facing ahead: the rows too many of that kind are marked "foothold", and rl.py leaves
-# them out. The others face as a benchmark's do.
-TURNED = 0.25  # of the training directions in which one faces another way than the first camera, the share that is kept
-SHARES = {"easy": 1 / 3, "medium": 1 / 3, "hard": 1 / 3, "one": 1 / 5, "several": 4 / 5}  # within a type
-GRID = np.geomspace(0.3, 400, 512)  # constant answers to guard against
+CEILING = (
+    0.34  # limit of the MRA (see nanoladder/rewards.py) of the best constant number in a group
+)
+ABOVE_CHANCE = 0.02  # limit of how far the share of the commonest direction may exceed chance
+ALLOWANCE = 1  # rows by which both limits may be exceeded, because shares of a few rows mean little
+# A fact that a guess would answer with an MRA of 1 costs as much as 16 earlier questions about its
+# room: see _Group._cost.
+GUESS_WEIGHT = 16
+CANDIDATES = 32  # facts of a stratum that are compared before one of them is chosen
+# Training rows may be easier than a benchmark's. If the asker may face any way, the answer depends
+# on the places of three objects; those of one or two tell nothing. A small model does not find
+# this: it still guessed after 13,000 pictures. If the asker mostly faces the way the camera looks,
+# what is on the left is on the left of the picture, and the model can learn the rest from there.
+# GRPO must not reward this shortcut. So the surplus of such rows is marked "sft_only", and rl.py
+# leaves them out. Without them, training rows face the same ways as a benchmark's.
+TURNED = 0.25  # share that training keeps of the directions in which the asker does not face ahead
+# Shares of the forms of one question type; see spatial.group.
+SHARES = {"easy": 1 / 3, "medium": 1 / 3, "hard": 1 / 3, "one": 1 / 5, "several": 4 / 5}
+GRID = np.geomspace(0.3, 400, 512)  # the constant numbers that are tried as guesses
 
 
 def balance(rooms, wanted, seed, split):
-    """Rows in SpatialLadder-26k's schema, `wanted[data_type]` of each modality or as many as stay balanced.
+    """Rows of spatial.jsonl: wanted[data_type] of each modality, or as many as stay balanced.
 
-    rooms: all of a split's room_facts. Same arguments, same rows.
+    rooms: room_facts of all rooms of the split. The same arguments give the same rows.
     """
-    rng, marks = (np.random.default_rng([seed, SPLITS.index(split), stream, 5]) for stream in (0, 1))
+    rng, marks = (
+        np.random.default_rng([seed, SPLITS.index(split), stream, 5]) for stream in (0, 1)
+    )
     rows = []
     for data_type, most in wanted.items():
         facts = [
@@ -47,19 +60,20 @@ def balance(rooms, wanted, seed, split):
             and (split != "train" or fact.get("ahead", True) or rng.random() < TURNED)
         ]
         turns = {}
-        for number, fact, room in sorted(_deal(facts, most, rng), key=lambda item: item[0]):
+        for number, fact, room in sorted(_choose(facts, most, rng), key=lambda item: item[0]):
             row = in_words(number, fact, room, turns, rng)
             if split == "train" and fact.get("ahead") and marks.random() >= TURNED:
-                row["foothold"] = True
+                row["sft_only"] = True
             rows.append(row)
     return rows
 
 
-def tells(fact):
-    """What the categories in a choice would give away if it summed up over many rows: {key: weight}; of a number {}.
+def category_bias(fact):
+    """What the categories in a choice would reveal if it were the same in many rows: {key: weight}.
 
-    For directions how often a category meets an answer; for the nearest object how often a category wins more than
-    its share; for an order how far from the middle a category comes.
+    Of a direction: which answer each category goes with. Of the nearest object: how much more often
+    than by chance a category is the answer. Of an order: how far from the middle a category comes.
+    A number has none: {}.
     """
     kind = fact["question_type"]
     if kind == "relative direction":
@@ -73,70 +87,90 @@ def tells(fact):
 
 
 class _Group:
-    """The facts of one type and form that wait in piles, one a stratum, and what those dealt so far give away."""
+    """The facts of one type and form: those left to choose, and what those chosen let one guess."""
 
     def __init__(self):
-        self.piles, self.dealt = {}, 0
-        self.debt = Counter()  # of each pile: facts dealt, and what the leading constants would have earned
-        self.lead = Counter()  # tells of choices, summed
-        self.scores = {}  # of every constant answer, summed; {category: array}, and over all categories under None
-        self.best = {}  # the constant number that scores best, likewise
+        self.strata = {}  # {stratum: facts left}
+        self.chosen = 0
+        # {stratum: facts chosen from it, plus what the best constants would have earned with it}.
+        self.debt = Counter()
+        self.bias = Counter()  # category_bias of the chosen facts, summed
+        # {category: summed scores of the numbers in GRID}; None stands for all categories together.
+        self.scores = {}
+        self.best = {}  # {category: the number of GRID with the best score}
 
     def take(self, used):
-        """A fact from the pile with the least debt: of its next ones that which tells least, from a room that was
-        asked least. None where all piles are empty or offer only what would make a constant answer too good."""
-        for key in sorted((key for key in self.piles if self.piles[key]), key=lambda key: (self.debt[key], key)):
-            pile = self.piles[key]
-            best = min(range(max(0, len(pile) - LOOK), len(pile)), key=lambda i: self._cost(*pile[i][1:], used))
-            if not self._refuses(pile[best][1]):
-                pile[best], pile[-1] = pile[-1], pile[best]
-                self._count(key, pile[-1][1])
-                return pile.pop()
+        """A fact from the stratum with the least debt, or from the next one, and so on.
+
+        Of the stratum's next CANDIDATES it is the one with the least cost. used: {room: how often
+        it has been asked about}. None where no facts are left, or all left break a limit.
+        """
+        left = (key for key in self.strata if self.strata[key])
+        for key in sorted(left, key=lambda key: (self.debt[key], key)):
+            facts = self.strata[key]
+            candidates = range(max(0, len(facts) - CANDIDATES), len(facts))
+            best = min(candidates, key=lambda i: self._cost(*facts[i][1:], used))
+            if not self._refuses(facts[best][1]):
+                facts[best], facts[-1] = facts[-1], facts[best]
+                self._count(key, facts[-1][1])
+                return facts.pop()
         return None
 
     def _cost(self, fact, room, used):
-        cost = used[room["index"]] + sum(self.lead[key] * weight for key, weight in tells(fact).items())
+        """How often the room has been asked about, plus what guessing would earn with the fact."""
+        bias = sum(self.bias[key] * weight for key, weight in category_bias(fact).items())
+        cost = used[room["index"]] + bias
         if "options" in fact:
             return cost
         guesses = np.array([self.best.get(c, np.inf) for c in (None, *fact["asked"])])
-        return cost + GUESSED * relative_accuracy(guesses, float(fact["answer"])).mean()
+        return cost + GUESS_WEIGHT * relative_accuracy(guesses, float(fact["answer"])).mean()
 
     def _refuses(self, fact):
-        payoff, limit = _constants(fact)
-        return np.max(self.scores.get(None, 0) + payoff) > limit * (self.dealt + 1) + ALLOWANCE
+        scores, limit = _constants(fact)
+        return np.max(self.scores.get(None, 0) + scores) > limit * (self.chosen + 1) + ALLOWANCE
 
     def _count(self, key, fact):
-        self.dealt += 1
+        """Note that a fact of stratum `key` has been chosen."""
+        self.chosen += 1
         self.debt[key] += 1
-        self.lead.update(tells(fact))
+        self.bias.update(category_bias(fact))
         for category in (None, *fact["asked"]):
             self.scores[category] = self.scores.get(category, 0) + _constants(fact)[0]
-        if "options" not in fact:
-            for category in (None, *fact["asked"]):
-                self.best[category] = GRID[self.scores[category].argmax()]
-            for key, pile in self.piles.items():
-                if pile:
-                    self.debt[key] += relative_accuracy(self.best[None], float(pile[-1][1]["answer"]))
+        if "options" in fact:
+            return
+        for category in (None, *fact["asked"]):
+            self.best[category] = GRID[self.scores[category].argmax()]
+        for other, facts in self.strata.items():
+            if facts:
+                answer = float(facts[-1][1]["answer"])
+                self.debt[other] += relative_accuracy(self.best[None], answer)
 
 
 def _constants(fact):
-    """What every constant answer would earn with a fact (an array), and how much the best of them may on average."""
+    """(scores of every constant answer with a fact, limit of the best one's mean score)."""
     if "options" not in fact:
         return relative_accuracy(GRID, float(fact["answer"])), CEILING
+    options = fact["options"]
     if fact["question_type"] == "relative direction":
-        return np.array([fact["answer"] == o for o in fact["options"]], float), 1 / len(fact["options"]) + ABOVE_CHANCE
-    return np.zeros(1), 1.0  # no words are common to such rows, and letters are dealt in turn, see in_words
+        limit = 1 / len(options) + ABOVE_CHANCE
+        return np.array([fact["answer"] == o for o in options], float), limit
+    # Other choices share no words, and in_words() gives every letter to the right answer in turn.
+    return np.zeros(1), 1.0
 
 
-def _deal(facts, most, rng):
-    """Choose up to `most` of (number, fact, room), one by one, always from the group that has the fewest for its
-    share; a group that has nothing more to give leaves its share to the others."""
+def _choose(facts, most, rng):
+    """Up to `most` of the facts, each a (number, fact, room).
+
+    The next fact always comes from the group that is furthest behind its share. A group that has
+    nothing left to give leaves its share to the others.
+    """
     groups, chosen, used = {}, [], Counter()
     for i in rng.permutation(len(facts)):
         fact = facts[i][1]
-        groups.setdefault(group(fact), _Group()).piles.setdefault(stratum(fact), []).append(facts[i])
+        own = groups.setdefault(group(fact), _Group())
+        own.strata.setdefault(stratum(fact), []).append(facts[i])
     while groups and len(chosen) < most:
-        key = min(groups, key=lambda key: (groups[key].dealt / SHARES.get(key[1], 1), key))
+        key = min(groups, key=lambda key: (groups[key].chosen / SHARES.get(key[1], 1), key))
         item = groups[key].take(used)
         if item is None:
             del groups[key]

@@ -1,14 +1,17 @@
-"""What can be scored without looking: chance, the best constant answer, and the best guess from the asked names.
+"""Measure what can be scored on the spatial questions without looking at a picture.
 
     python -m data.rooms.baselines --data datasets/rooms
 
-Prints them for every benchmark (rooms-si, rooms-mv, rooms-video: the rows of test by data_type; NAME-ood: those of
-ood) and type, and writes baselines.json into the data folder. Guesses are fitted on train and scored on the benchmark:
+Prints a table and writes it to baselines.json in the data folder. It has a part for every benchmark
+(rooms-si, rooms-mv, rooms-video: the rows of test by data_type; NAME-ood: those of ood) and a line
+for every question type. Guesses are fitted on train and scored on the benchmark; numbers score MRA.
 
 chance       one over the number of options
-constant     the letter, the direction (for each difficulty) or the number that scores best on train; numbers by MRA
-by category  a number: the best one for each category, several asked averaged in logarithms; an option: the one whose
-             categories, at their places in the question, were most often right on train
+constant     always the letter, the direction (one for each difficulty) or the number that scores
+             best on train
+by category  a number: the number that scores best on train for the asked category; if several are
+             asked, the mean of their logarithms. A choice: the option whose categories, at their
+             places in the question, were most often right on train
 """
 
 from collections import defaultdict
@@ -17,12 +20,13 @@ from pathlib import Path
 
 import numpy as np
 
-from nanoladder.common import UserError, parse, read_jsonl, run_script, setting, write_json
+from nanoladder.command import UserError, parse, run_script, setting
+from nanoladder.files import read_jsonl, write_json
 from nanoladder.rewards import relative_accuracy
-from nanoladder.tables import best_number
+from nanoladder.summaries import best_number
 
 BENCHMARKS = {"rooms-si": "single_image", "rooms-mv": "multi_view", "rooms-video": "video"}
-SEEN_ENOUGH = 5  # a category's rate starts at chance with the weight of so many rows
+PRIOR_ROWS = 5  # a category's rate starts at chance, which weighs as much as this many rows
 
 
 @dataclass
@@ -37,17 +41,24 @@ def main(argv):
     print(f"{'':34}{'n':>6}{'chance':>9}{'constant':>10}{'by category':>13}")
     for split, suffix in (("test", ""), ("ood", "-ood")):
         for name, data_type in BENCHMARKS.items():
-            train, asked = ([r for r in rows[s] if r["data_type"] == data_type] for s in ("train", split))
+            train, asked = (
+                [r for r in rows[s] if r["data_type"] == data_type] for s in ("train", split)
+            )
             if not train or not asked:
                 continue
-            table[name + suffix] = {kind: baselines(*(of_kind(half, kind) for half in (train, asked)))
-                                    for kind in sorted({r["question_type"] for r in asked})}  # fmt: skip
+            table[name + suffix] = {
+                kind: baselines(of_kind(train, kind), of_kind(asked, kind))
+                for kind in sorted({r["question_type"] for r in asked})
+            }
             print(name + suffix)
             for kind, scores in table[name + suffix].items():
-                cells = (f"{100 * v:.1f}" if v is not None else "" for v in list(scores.values())[1:])
-                print(f"  {kind:32}{scores['n']:6}" + "{:>9}{:>10}{:>13}".format(*cells))
+                cells = [f"{100 * v:.1f}" if v is not None else "" for v in scores.values()]
+                print(f"  {kind:32}{scores['n']:6}" + "{:>9}{:>10}{:>13}".format(*cells[1:]))
     if not table:
-        raise UserError(f"{root}: no spatial rows in both train and test or ood; make them: data.rooms.prepare")
+        raise UserError(
+            f"{root}: no data_type has spatial rows both in train and in test or ood; "
+            "make the rooms with data.rooms.prepare"
+        )
     write_json(root / "baselines.json", table)
 
 
@@ -56,7 +67,11 @@ def of_kind(rows, kind):
 
 
 def baselines(train, test):
-    """Scores in 0..1 of guessing at `test` after reading `train`, rows of one type and modality; chance may be None."""
+    """{"n", "chance", "constant", "by_category"}: scores in [0, 1] of guesses at the rows of
+    `test`.
+
+    train, test: rows of one question type and one data_type. "chance" is None for numbers.
+    """
     choices = test[0]["options"] is not None
     return {
         "n": len(test),
@@ -83,8 +98,10 @@ def _number_by_category(train, test):
         for category in row["asked"]:
             met[category].append(float(row["answer"]))
     best = {category: best_number(answers)[0] for category, answers in met.items()}
-    anywhere = best_number(_answers(train))[0]
-    guesses = [np.exp(np.mean([np.log(best.get(c, anywhere)) for c in r["asked"] or [""]])) for r in test]
+    overall = best_number(_answers(train))[0]  # for a category that train does not ask about
+    guesses = [
+        np.exp(np.mean([np.log(best.get(c, overall)) for c in r["asked"] or [""]])) for r in test
+    ]
     return float(relative_accuracy(np.array(guesses), _answers(test)).mean())
 
 
@@ -92,31 +109,43 @@ def _number_by_category(train, test):
 
 
 def _texts(row):
+    """The options without their letters."""
     return [option.split(". ", 1)[1] for option in row["options"]]
 
 
 def _right(row):
+    """Index of the right option."""
     return "ABCD".index(row["answer"])
 
 
 def _constant_choice(train, test):
-    """Of always the same letter, and always the same words where the options are words of every row (directions)."""
+    """The best of always the same letter and, for directions, always the same words.
+
+    Only directions have the same words as options in every row.
+    """
 
     def hits(rows, guess):
         return np.mean([guess(row) == _right(row) for row in rows])
 
     guesses = [lambda row, k=k: k for k in range(4)]
     if train[0]["question_type"] == "relative direction":
-        common = {}  # difficulty -> its commonest direction
+        commonest = {}  # {difficulty: its commonest direction}
         for difficulty in sorted({row["difficulty"] for row in train}):
             said = [_texts(row)[_right(row)] for row in train if row["difficulty"] == difficulty]
-            common[difficulty] = max(sorted(set(said)), key=said.count)
-        guesses.append(lambda row: [*_texts(row), common.get(row["difficulty"])].index(common.get(row["difficulty"])))
+            commonest[difficulty] = max(sorted(set(said)), key=said.count)
+
+        def same_words(row):
+            words = commonest.get(row["difficulty"])
+            return [*_texts(row), words].index(
+                words
+            )  # no option's index where the words are absent
+
+        guesses.append(same_words)
     return float(hits(test, max(guesses, key=lambda guess: hits(train, guess))))
 
 
 def _clues(row, text):
-    """What the names in an option, or with it in the question, may give away."""
+    """What may reveal whether an option is right: its names, or the names in the question."""
     if row["question_type"] == "relative direction":
         return [(role, category, text) for role, category in enumerate(row["asked"])]
     return list(enumerate(text.split(", ")))  # a nearest object, or the places in an order
@@ -128,12 +157,13 @@ def _choice_by_category(train, test):
         for k, text in enumerate(_texts(row)):
             for clue in _clues(row, text):
                 offered[clue] += 1
-                right[clue] += (k == _right(row)) - 1 / len(row["options"])  # over chance
+                right[clue] += (k == _right(row)) - 1 / len(row["options"])  # above chance
 
-    def promise(row, text):
-        return sum(right[clue] / (offered[clue] + SEEN_ENOUGH) for clue in _clues(row, text))
+    def rate(row, text):
+        return sum(right[clue] / (offered[clue] + PRIOR_ROWS) for clue in _clues(row, text))
 
-    return float(np.mean([np.argmax([promise(row, text) for text in _texts(row)]) == _right(row) for row in test]))
+    guesses = [np.argmax([rate(row, text) for text in _texts(row)]) for row in test]
+    return float(np.mean([guess == _right(row) for guess, row in zip(guesses, test)]))
 
 
 if __name__ == "__main__":

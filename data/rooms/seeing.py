@@ -1,7 +1,8 @@
-"""Questions that teach the base to see and to name (stage 0), made from a room's exact truth.
+"""Questions of stage 0, which teach the base to see and to name, from a room's exact truth.
 
-None of their answers holds a box or a length, nor a point that the question did not give, but for the square of a
-chessboard; how far an object is, is told as a share of the farthest point in view.
+The answers contain no boxes and no lengths. They say where an object is by its square of an 8 x 8
+grid laid over the picture, and how far it is as a share of the farthest depth in view. An answer
+has a point (x, y) only if the question gave it.
 """
 
 import json
@@ -13,34 +14,47 @@ from data.rooms.furniture import COLOURS
 from data.rooms.questions import NAMES, clearly_seen, enumerate_words, in_view, the, unique
 
 FACTS = ("square", "place", "colour", "depth")  # what can be asked of an object
-BOARD = ("abcdefgh", "12345678")  # a square: its file from the left, its rank from the top
-PICTURES = "ijklmnop"  # which of several pictures: letters of their own, for what is found is said in the eye's words
-DEPTHS = "stuvwxyz"  # eighths of the way from the camera (s) to the farthest point in view (z)
-PLACES = tuple(f"{row} {col}" for row in ("upper", "middle", "lower") for col in ("left", "centre", "right"))
-ALBUM = 8  # pictures of different rooms, at most, that album_rows asks about together
-APART = 0.1  # of the picture's side, or of the farther depth: what is compared differs by so much
+BOARD = ("abcdefgh", "12345678")  # a square of the grid: its column from the left, row from the top
+# Letters of up to eight pictures. Stage 0's dense loss teaches the vision encoder to predict all
+# these letters, so BOARD, PICTURES and DEPTHS share none.
+PICTURES = "ijklmnop"
+DEPTHS = "stuvwxyz"  # eighths of the depth from the camera (s) to the farthest point in view (z)
+PLACES = tuple(
+    f"{row} {col}" for row in ("upper", "middle", "lower") for col in ("left", "centre", "right")
+)
+ALBUM = 8  # pictures of different rooms that album_rows asks about together, at most
+# Two compared objects differ at least by this share: of the frame's side, or of the farther depth.
+APART = 0.1
 
 
 class Sight:
-    """A picture and what can be told of it: objects in view, and those of them that a name alone tells apart."""
+    """A picture and what questions can say about it.
+
+    objects: the objects in view. unique: those of them that their category alone identifies.
+    centre, depth: {id: (x, y) of the box's centre in pixels} and {id: median depth in metres}.
+    """
 
     def __init__(self, scene, frame, visible):
         self.scene, self.frame, self.visible, self.size = scene, frame, visible, frame.ids.shape[0]
-        self.objects, self.unique = in_view(scene, visible, self.size), unique(scene, visible, self.size)
-        self.centre, self.depth = {}, {}  # by an object's id: (x, y) in pixels, median metres
+        self.objects = in_view(scene, visible, self.size)
+        self.unique = unique(scene, visible, self.size)
+        self.centre, self.depth = {}, {}
         for o in self.objects:
             x1, y1, x2, y2 = visible[o.id]["bbox"]
             self.centre[o.id] = (x1 + x2) / 2, (y1 + y2) / 2
             self.depth[o.id] = visible[o.id]["depth"]
 
     def count(self, category):
-        """How many of a category are in view; None where a sliver of another shows, which one could count or not."""
+        """How many objects of a category are in view.
+
+        None where a few pixels of another one are visible, because one may count it or not.
+        """
         shown = sum(o.category == category for o in self.scene.objects if o.id in self.visible)
         counted = sum(o.category == category for o in self.objects)
         return counted if counted == shown else None
 
     def tell(self, o, facts):
-        """{"label": ..., fact: value, ...} of an object in view."""
+        """{"label": category, fact: value, ...} of an object in view; facts are some of FACTS."""
         values = {
             "square": square(self.centre[o.id], self.size),
             "place": ninth(self.centre[o.id], self.size),
@@ -50,20 +64,22 @@ class Sight:
         return {"label": o.category} | {fact: values[fact] for fact in facts}
 
     def left_to_right(self):
-        return ", ".join(o.category for o in sorted(self.objects, key=lambda o: self.centre[o.id][0]))
+        ordered = sorted(self.objects, key=lambda o: self.centre[o.id][0])
+        return ", ".join(o.category for o in ordered)
 
     def name_at(self, point):
+        """The name of what a pixel (x, y) shows: a category, or one of questions.SHELL."""
         value = self.frame.ids[point[1], point[0]]
         return self.scene.objects[value].category if value >= 0 else NAMES[-1 - value]
 
     def point_on(self, o, rng):
-        """A random pixel (x, y) of an object."""
+        """A random visible pixel (x, y) of an object."""
         ys, xs = np.nonzero(self.frame.ids == o.id)
         k = rng.integers(len(xs))
         return int(xs[k]), int(ys[k])
 
     def point_near(self, o, rng):
-        """A random point within half a box of the object's box, and inside the picture."""
+        """A random point (x, y) in the picture, up to half a box away from the object's box."""
         x1, y1, x2, y2 = self.visible[o.id]["bbox"]
         w, h = max(6, (x2 - x1) / 2), max(6, (y2 - y1) / 2)
         near = [rng.uniform(x1 - w, x2 + w), rng.uniform(y1 - h, y2 + h)]
@@ -74,7 +90,7 @@ class Sight:
 
 
 def depth_levels(depth, farthest):
-    """Places in DEPTHS (uint8) of depths in metres, the farthest point in view being `farthest` away."""
+    """Indices into DEPTHS (uint8) of depths in metres; farthest: the largest depth in view."""
     return np.minimum(len(DEPTHS) - 1, len(DEPTHS) * np.asarray(depth) / farthest).astype(np.uint8)
 
 
@@ -83,12 +99,13 @@ def depth_letter(depth, farthest):
 
 
 class Sheet:
-    """Questions being written: `rows` of question, answer, type and, of a choice, its options."""
+    """Collects rows: {"question", "answer", "question_type"} and, for a choice, "options"."""
 
     def __init__(self, rng):
         self.rows, self.rng = [], rng
 
     def draw(self, items, most):
+        """At most `most` of the items, in a random order."""
         return [items[i] for i in self.rng.permutation(len(items))[:most]]
 
     def ask(self, kind, question, answer, options=None):
@@ -96,50 +113,48 @@ class Sheet:
         self.rows.append({"question": question, "answer": answer, "question_type": kind} | more)
 
     def pick(self, question, right, wrong):
-        """A choice of up to four; `answer` holds its letter."""
+        """Add a choice between `right` and at most three of `wrong`; its answer is a letter."""
         texts = self.draw([right, *self.draw(wrong, 3)], 4)
         options = [f"{letter}. {text}" for letter, text in zip("ABCD", texts)]
         self.ask("pick", question, "ABCD"[texts.index(right)], options)
 
 
 def seeing_rows(sight, rng):
-    """Some twenty questions on one picture, every answer short; none where nothing is in view.
+    """About twenty questions about one picture; none where nothing is in view.
 
-    "describe" is what stage 1 builds on: the same few facts about several objects, in any order, so that an object has
-    to be found once behind its label whatever is said of it next, and however far behind. "pick" teaches the form of
-    most questions of stage 2, a choice, on what is seen at a glance.
+    The type "describe" prepares stage 1: it asks the same facts about several objects, in any
+    order. The model must look an object up by its label, whatever it says about it next and however
+    far behind the label. The type "pick" teaches the form of most questions of stage 2, a choice.
     """
     sheet = Sheet(rng)
     ask, draw = sheet.ask, sheet.draw
     if not sight.objects:
         return sheet.rows
-    points = [sight.point_on(o, rng) for o in rng.choice(sight.objects, 3)] + [sight.any_point(rng)]
-    points = draw(points, rng.integers(2, 5))
-    ask("point", f"What is at {_points(points)}?", ", ".join(sight.name_at(p) for p in points))
+    _name_points(sheet, sight)
     ask("list", "What is in view, from left to right?", sight.left_to_right())
     asked = draw([o.category for o in sight.objects], 2) + draw(NAMES[3:], 1)
-    _ask_count(sheet, "in view", {name: sight.count(name) for name in draw(asked, rng.integers(1, 4))})
+    counts = {name: sight.count(name) for name in draw(asked, rng.integers(1, 4))}
+    _ask_count(sheet, "in view", counts)
     for o in draw(sight.unique, 1):
         ask("colour", f"What colour is the {o.category}?", o.colour)
     for o in draw(sight.unique, 1):
-        ask("place", f"In which part of the picture is the {o.category}?", ninth(sight.centre[o.id], sight.size))
+        place = ninth(sight.centre[o.id], sight.size)
+        ask("place", f"In which part of the picture is the {o.category}?", place)
     for _ in range(7 if sight.unique else 0):
         _describe(sheet, [(sight, o, {}) for o in draw(sight.unique, rng.integers(1, 5))], FACTS)
     for o in draw(sight.unique, 1):
         point = sight.point_near(o, rng)
-        ask("side", f"On which side of the {o.category} is {_xy(point)}?", _side(point, sight.visible[o.id]["bbox"]))
+        side = _side(point, sight.visible[o.id]["bbox"])
+        ask("side", f"On which side of the {o.category} is {_xy(point)}?", side)
     for o in draw(sight.unique, 1):
-        others = [sight.point_on(p, rng) for p in draw([p for p in sight.objects if p is not o], 2)]
-        others += [p for p in [sight.any_point(rng)] if sight.frame.ids[p[1], p[0]] != o.id]
-        right = sight.point_on(o, rng)
-        ask("which", f"Which of {_points(draw([right, *others], 4))} is on the {o.category}?",
-            as_json([{"label": o.category, "point_2d": right}]))  # fmt: skip
+        _which_point(sheet, sight, o)
     for o in draw(sight.unique, 1):
-        step = rng.choice([-1, 1])
-        gaps = [((sight.centre[p.id][0] - sight.centre[o.id][0]) * step, p.category) for p in sight.objects]
-        answer = min([gap for gap in gaps if gap[0] > 0], default=(0, "nothing"))[1]
-        ask("next", f"What is next to the {o.category} on the {'right' if step > 0 else 'left'}?", answer)
-    _compare(sheet, sight, draw(sight.unique, 2), lambda question, right, wrong: ask("order", question, right))
+        _next_to(sheet, sight, o)
+
+    def ask_order(question, right, wrong):
+        ask("order", question, right)
+
+    _compare(sheet, sight, draw(sight.unique, 2), ask_order)
     for _ in range(2):
         _compare(sheet, sight, draw(sight.unique, rng.integers(2, 5)), sheet.pick)
         _relate(sheet, sight, draw(sight.unique, 2))
@@ -149,19 +164,24 @@ def seeing_rows(sight, rng):
 
 
 def album_rows(sights, rng):
-    """Questions on several pictures at once, for stages that see views and videos: in which one is what?"""
+    """Questions about pictures of different rooms together, mostly which picture shows what.
+
+    They prepare for the stages that show several views, or a video.
+    """
     sheet, found = Sheet(rng), {}
     for letter, sight in zip(PICTURES, sights):
         for o in sight.scene.objects:
             if o.id in sight.visible:
                 found.setdefault(o.category, []).append((sight, o, {"picture": letter}))
-    once = [group[0] for group in found.values() if len(group) == 1 and group[0][1] in group[0][0].objects]
+    once = [g[0] for g in found.values() if len(g) == 1 and g[0][1] in g[0][0].objects]
     for _ in range(5 if once else 0):
         _describe(sheet, sheet.draw(once, rng.integers(1, 5)), FACTS)
     for _ in range(3 if found else 0):
-        asked = sheet.draw(sorted(found), 2) + sheet.draw(NAMES[3:], 1)
-        counts = {name: [sight.count(name) for sight in sights] for name in sheet.draw(asked, rng.integers(1, 4))}
-        _ask_count(sheet, "in all pictures", {n: None if None in c else sum(c) for n, c in counts.items()})
+        asked, counts = sheet.draw(sorted(found), 2) + sheet.draw(NAMES[3:], 1), {}
+        for name in sheet.draw(asked, rng.integers(1, 4)):
+            each = [sight.count(name) for sight in sights]
+            counts[name] = None if None in each else sum(each)
+        _ask_count(sheet, "in all pictures", counts)
     for _, o, where in sheet.draw(once, 3):
         wrong = [letter for letter in PICTURES[: len(sights)] if letter != where["picture"]]
         sheet.pick(f"In which picture is the {o.category}?", where["picture"], wrong)
@@ -170,11 +190,12 @@ def album_rows(sights, rng):
 
 
 def tour_rows(sights, rng):
-    """Questions on several pictures of one room: which of them shows what, and what does it show?"""
+    """Questions about several pictures of one room: which one shows what, and what one shows."""
     sheet, views, first = Sheet(rng), [sight.visible for sight in sights], {}
-    shown = Counter(o.category for o in sights[0].scene.objects if any(o.id in seen for seen in views))
+    objects = sights[0].scene.objects
+    shown = Counter(o.category for o in objects if any(o.id in seen for seen in views))
     for letter, seen in zip(PICTURES, views):
-        for o in sights[0].scene.objects:
+        for o in objects:
             if shown[o.category] == 1 and o.id in seen and clearly_seen(seen[o.id], sights[0].size):
                 first.setdefault(o.id, (o, letter))
     for _ in range(4 if first else 0):
@@ -183,7 +204,9 @@ def tour_rows(sights, rng):
         sheet.ask("first", f"Tell the first picture of {the(o for o, _ in asked)}.", answer)
     for _ in range(5):
         number = int(rng.integers(len(sights)))
-        if group := [(sights[number], o, {}) for o in sheet.draw(sights[number].unique, rng.integers(1, 5))]:
+        asked = sheet.draw(sights[number].unique, rng.integers(1, 5))
+        if asked:
+            group = [(sights[number], o, {}) for o in asked]
             _describe(sheet, group, FACTS, f" in picture ({PICTURES[number]})")
     _list_one(sheet, sights)
     return sheet.rows
@@ -192,17 +215,52 @@ def tour_rows(sights, rng):
 # ---------------------------------------------------------------- one question each
 
 
+def _name_points(sheet, sight):
+    """Ask what two to four points show."""
+    points = [sight.point_on(o, sheet.rng) for o in sheet.rng.choice(sight.objects, 3)]
+    points = sheet.draw([*points, sight.any_point(sheet.rng)], sheet.rng.integers(2, 5))
+    answer = ", ".join(sight.name_at(point) for point in points)
+    sheet.ask("point", f"What is at {_points(points)}?", answer)
+
+
+def _which_point(sheet, sight, o):
+    """Ask which of up to four points is on an object."""
+    others = sheet.draw([other for other in sight.objects if other is not o], 2)
+    wrong = [sight.point_on(other, sheet.rng) for other in others]
+    x, y = sight.any_point(sheet.rng)
+    if sight.frame.ids[y, x] != o.id:
+        wrong.append((x, y))
+    right = sight.point_on(o, sheet.rng)
+    question = f"Which of {_points(sheet.draw([right, *wrong], 4))} is on the {o.category}?"
+    sheet.ask("which", question, as_json([{"label": o.category, "point_2d": right}]))
+
+
+def _next_to(sheet, sight, o):
+    """Ask which object's centre comes next to the left, or to the right, of an object's centre."""
+    step = sheet.rng.choice([-1, 1])
+    x = sight.centre[o.id][0]
+    gaps = [((sight.centre[other.id][0] - x) * step, other.category) for other in sight.objects]
+    answer = min([gap for gap in gaps if gap[0] > 0], default=(0, "nothing"))[1]
+    side = "right" if step > 0 else "left"
+    sheet.ask("next", f"What is next to the {o.category} on the {side}?", answer)
+
+
 def _describe(sheet, group, facts, where=""):
-    """group: (sight, object, what else is known of it) of each; these facts always count among those asked."""
+    """Ask for one to three of the `facts` about several objects.
+
+    group: (sight, object, {further fact: value}) of each object; further facts are always asked.
+    """
     told = sheet.draw([*group[0][2], *sheet.draw(facts, sheet.rng.integers(1, 4))], 4)
     items = []
     for sight, o, known in group:
         values = sight.tell(o, [fact for fact in told if fact not in known]) | known
         items.append({key: values[key] for key in ("label", *told)})
-    sheet.ask("describe", f"Tell the {enumerate_words(told)} of {the(o for _, o, _ in group)}{where}.", as_json(items))
+    asked = the(o for _, o, _ in group)
+    sheet.ask("describe", f"Tell the {enumerate_words(told)} of {asked}{where}.", as_json(items))
 
 
 def _list_one(sheet, sights):
+    """Ask what one of the pictures shows."""
     number = int(sheet.rng.integers(len(sights)))
     if sights[number].objects:
         question = f"What is in picture ({PICTURES[number]}), from left to right?"
@@ -210,13 +268,14 @@ def _list_one(sheet, sights):
 
 
 def _ask_count(sheet, where, counts):
-    """counts: {category: how many, or None where that is ambiguous}."""
+    """Ask how many of the categories there are; counts: {category: number, None if ambiguous}."""
     if None not in counts.values():
-        sheet.ask("count", f"How many of these are {where}: {', '.join(counts)}?", str(sum(counts.values())))
+        question = f"How many of these are {where}: {', '.join(counts)}?"
+        sheet.ask("count", question, str(sum(counts.values())))
 
 
 def _compare(sheet, sight, objects, ask):
-    """Which object of two or more leads in some way, by a clear margin."""
+    """Ask which of several objects is farthest left, right or down, or closest, by a margin."""
     word, key, margin = [
         ("further left", lambda o: sight.centre[o.id][0], APART * sight.size),
         ("further right", lambda o: -sight.centre[o.id][0], APART * sight.size),
@@ -233,7 +292,7 @@ def _compare(sheet, sight, objects, ask):
 
 
 def _relate(sheet, sight, objects):
-    """Whether one object is left or right of another, or in front of or behind it."""
+    """Ask on which side of another object an object is: left or right, in front or behind."""
     if len(objects) < 2:
         return
     a, b = objects
@@ -249,7 +308,7 @@ def _relate(sheet, sight, objects):
 
 
 def _nearest(sheet, sight, objects):
-    """Which of two or more other objects is nearest to the first, as the picture shows them."""
+    """Ask which of the other objects is nearest to the first one in the picture."""
     if len(objects) < 3:
         return
 
@@ -259,13 +318,15 @@ def _nearest(sheet, sight, objects):
     others = sorted(objects[1:], key=gap)
     if gap(others[1]) - gap(others[0]) >= APART * sight.size:
         right, *wrong = [o.category for o in others]
-        sheet.pick(f"Which of these is nearest to the {objects[0].category} in the picture?", right, wrong)
+        name = objects[0].category
+        sheet.pick(f"Which of these is nearest to the {name} in the picture?", right, wrong)
 
 
 def _pick_fact(sheet, sight):
-    """An object's colour or place, or what is in view at all, among three that are wrong."""
+    """Ask which of four names is in view, and which of four colours or places an object has."""
     absent = [name for name in NAMES[3:] if all(o.category != name for o in sight.scene.objects)]
-    sheet.pick("Which of these is in view?", str(sheet.rng.choice([o.category for o in sight.objects])), absent)
+    present = str(sheet.rng.choice([o.category for o in sight.objects]))
+    sheet.pick("Which of these is in view?", present, absent)
     for o in sheet.draw(sight.unique, 1):
         place = ninth(sight.centre[o.id], sight.size)
         question, right, all_ = [
@@ -279,18 +340,18 @@ def _pick_fact(sheet, sight):
 
 
 def ninth(centre, size):
-    """Name of the ninth of the picture that holds a point."""
+    """Name of the ninth of the picture in which a point (x, y) lies: "upper left"."""
     col, row = (min(2, int(3 * at / size)) for at in centre)
     return PLACES[3 * row + col]
 
 
 def square(centre, size):
-    """Name of the square that holds a point, were a chessboard laid over the picture: "a1" is upper left."""
+    """Name of the square of the grid in which a point (x, y) lies: "a1" is at the upper left."""
     return "".join(line[int(len(line) * at / size)] for line, at in zip(BOARD, centre))
 
 
 def as_json(items):
-    """As boxes are written (dataset.target_text), so that what the base says of an object has the form of stage 1."""
+    """JSON as prompts.target_text writes boxes, so that stage 0 answers in the form of stage 1."""
     return json.dumps(items, separators=(",", ":"))
 
 
@@ -303,7 +364,7 @@ def _points(points):
 
 
 def _side(point, box):
-    """Where a point lies seen from a box: inside, above left, right, ..."""
+    """Where a point lies as seen from a box: "inside", "above left", "right", ..."""
     words = []
     if not box[1] <= point[1] < box[3]:
         words.append("above" if point[1] < box[1] else "below")

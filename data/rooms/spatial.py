@@ -1,11 +1,12 @@
-"""Spatial questions (stage 2) from a room's stored truth: seven types, three modalities, exact answers.
+"""Spatial questions (stage 2) with exact answers: seven types, asked of pictures, views and videos.
 
-room_facts(row, size) lists what may be asked about one row of scenes.jsonl, balance.py chooses among the facts of a
-whole split so that guessing does not pay, and in_words(...) makes a row of spatial.jsonl from a chosen fact. A fact is
-a question without its words: {"data_type", "question_type", "asked": [categories], "answer", ...}. What two careful
-people could answer differently is not asked: the margins are the first constants below.
+room_facts(row, size) lists what may be asked about one row of scenes.jsonl. balance.py chooses
+among the facts of a whole split so that guessing does not pay. in_words() turns a chosen fact into
+a row of spatial.jsonl. A fact is a question without its words: {"data_type", "question_type",
+"asked": [categories], "answer", ...}.
 
-Phrasing after VSI-Bench (arXiv 2412.14171), types and fields after SpatialLadder-26k (arXiv 2510.08531, section 3).
+The phrasing follows VSI-Bench (arXiv 2412.14171). Types and fields are those of SpatialLadder-26k
+(arXiv 2510.08531, section 3).
 """
 
 from collections import Counter
@@ -15,27 +16,43 @@ import numpy as np
 
 from data.rooms.furniture import CATEGORIES
 from data.rooms.questions import clearly_seen
-from data.rooms.scene import SPLITS, Object, camera_from_json, footprint, footprint_distance, overlap
+from data.rooms.scene import (
+    SPLITS,
+    Object,
+    camera_from_json,
+    footprint,
+    footprint_distance,
+    overlap,
+)
 
-# What is not asked, because two careful people could answer it differently:
-ANGLE_MARGIN = 15.0  # degrees between the direction to an object's centre and the edge of its sector
-STAND_APART = 0.8  # metres in plan from where one stands to what one faces or is asked about: nearer, it surrounds one
-MIN_DISTANCE = 0.5  # metres; what nearly touches can't be measured at the resolution of a frame
-NEARER_BY, NEARER_TIMES = 0.25, 1.25  # the nearest object is so many metres and times nearer than the next
-WHOLE_VISIBILITY, WHOLE_TRUNCATION = 0.6, 0.1  # in some frame, of an object whose size is asked: its ends are in sight
-# Whatever is named or counted is clearly seen (questions.clearly_seen) in some frame. What is named is the only one of
-# its category in all frames of the question, slivers included; of what is counted, the room holds none that is not
-# clearly seen.
+# Two careful people could answer the following questions differently, so they are not asked.
+# Whatever a question names or counts must be clearly seen (questions.clearly_seen) in some frame. A
+# named object must be the only one of its category in all frames of the question, even if only a
+# few pixels of another one show. All objects of a counted category must be clearly seen.
+ANGLE_MARGIN = 15.0  # degrees, at least, from the direction of an object to the edge of its sector
+STAND_APART = 0.8  # metres on the floor, at least, from where one stands to what one faces or seeks
+MIN_DISTANCE = 0.5  # metres; a frame has too few pixels to measure smaller distances
+NEARER_BY, NEARER_TIMES = 0.25, 1.25  # the nearest object leads by 0.25 m and by a factor of 1.25
+# An object's size is asked only if one frame shows its ends: at least the first share of its
+# silhouette is not hidden, and at most the second lies outside the frame.
+WHOLE_VISIBILITY, WHOLE_TRUNCATION = 0.6, 0.1
 
-AHEAD = 60.0  # degrees between where the first camera looks and where one faces, up to which one faces ahead
+AHEAD = (
+    60.0  # one who turns at most this many degrees from the first camera's direction faces ahead
+)
 
-TRIES = 6  # facts of a kind that a room offers for the balance to choose from
-LISTED = 6  # categories in a question that counts several, whether the room has them or not
-# Sectors in degrees, counter-clockwise from where one faces.
+TRIES = 6  # facts of a type that a room offers to balance(), at most
+LISTED = 6  # categories in a question that counts several; the room may lack some of them
+# Sectors in degrees, counter-clockwise from the direction in which one faces.
 SECTORS = {
     "easy": {"left": (0, 180), "right": (180, 360)},
     "medium": {"left": (0, 135), "back": (135, 225), "right": (225, 360)},
-    "hard": {"front-left": (0, 90), "back-left": (90, 180), "back-right": (180, 270), "front-right": (270, 360)},
+    "hard": {
+        "front-left": (0, 90),
+        "back-left": (90, 180),
+        "back-right": (180, 270),
+        "front-right": (270, 360),
+    },
 }
 
 # ---------------------------------------------------------------- what the frames show
@@ -44,8 +61,12 @@ SECTORS = {
 class View:
     """What the frames of one modality show together.
 
-    named: objects one may speak of by category alone; clear[id], shown[id]: indices of the frames in which an object
-    is clearly seen, and in which any pixel of it is; whole: ids of objects whose full length is in sight.
+    row: a row of scenes.jsonl. frames: those of its frames that belong to the modality. size: the
+    frames' side in pixels.
+
+    named: the objects that a question may name by their category alone
+    clear, shown: {id: indices of the frames that show an object clearly, and at all}
+    whole: ids of the objects whose full length some frame shows
     """
 
     def __init__(self, row, frames, size):
@@ -54,21 +75,23 @@ class View:
         self.clear, self.shown, self.whole = {}, {}, set()
         for number, frame in enumerate(frames):
             for key, seen in frame["visible"].items():
-                i = int(key)  # JSON has only strings as keys
+                i = int(key)  # the keys of a JSON object are strings
                 self.shown.setdefault(i, []).append(number)
                 if clearly_seen(seen, size):
                     self.clear.setdefault(i, []).append(number)
-                    if seen["visibility"] >= WHOLE_VISIBILITY and seen["truncation"] <= WHOLE_TRUNCATION:
+                    uncovered = seen["visibility"] >= WHOLE_VISIBILITY
+                    if uncovered and seen["truncation"] <= WHOLE_TRUNCATION:
                         self.whole.add(i)
         categories = Counter(self.objects[i].category for i in self.shown)
         self.named = [o for o in self.objects if o.id in self.clear and categories[o.category] == 1]
 
 
 def box_gaps(a, b):
-    """Metres in plan and in height between the closest points of two objects' oriented boxes; 0 where they overlap.
+    """Metres between the closest points of two objects' boxes, on the floor plan and in height.
 
-    Exact: boxes turn about the vertical alone, so the two gaps are independent. In plan, the closest points of two
-    apart rectangles include a corner of one.
+    A gap is 0 where the boxes overlap. The result is exact: boxes turn only about the vertical
+    axis, so the two gaps are independent. On the plan, one of the closest points of two separate
+    rectangles is a corner.
     """
     corners = [footprint(o.center, o.size, o.yaw) for o in (a, b)]
     plan = 0.0
@@ -79,19 +102,25 @@ def box_gaps(a, b):
 
 
 def box_distance(a, b):
-    """Metres between the closest points of two objects' oriented boxes; 0 where they touch or overlap."""
+    """Metres between the closest points of two objects' boxes; 0 where they touch or overlap."""
     return float(np.hypot(*box_gaps(a, b)))
 
 
 def angle(stand, face, target):
-    """Degrees in [0, 360), counter-clockwise seen from above, from facing `face` to facing `target` ([2] metres)."""
+    """Degrees in [0, 360) by which one who stands at `stand` turns from `face` to `target`.
+
+    The turn is counter-clockwise seen from above. Points are in metres; their height is ignored.
+    """
     ahead, there = np.subtract(face, stand)[:2], np.subtract(target, stand)[:2]
     cross, dot = ahead[0] * there[1] - ahead[1] * there[0], ahead @ there
     return float(np.degrees(np.arctan2(cross, dot)) % 360)
 
 
 def sector(a, b, c, difficulty):
-    """Name of the sector that holds all of object c for one who stands at a and faces b; None if that is ambiguous."""
+    """Name of the sector in which object c lies for one who stands at object a and faces object b.
+
+    None where that is ambiguous: something is too near, or c reaches beyond the sector.
+    """
     plan = [np.array(o.center[:2]) for o in (a, b, c)]
     if min(np.linalg.norm(plan[0] - plan[1]), np.linalg.norm(plan[0] - plan[2])) < STAND_APART:
         return None
@@ -104,23 +133,30 @@ def sector(a, b, c, difficulty):
 
 
 def faces_ahead(forward, a, b):
-    """Whether one who stands at a and faces b looks within AHEAD degrees of where a camera does (forward [2])."""
+    """Whether one who stands at object a and faces b looks within AHEAD degrees of a camera.
+
+    forward: [2], where the camera looks on the floor plan.
+    """
     facing = np.subtract(b.center, a.center)[:2]
-    return bool(facing @ forward >= np.cos(np.radians(AHEAD)) * np.linalg.norm(facing) * np.linalg.norm(forward))
+    least = np.cos(np.radians(AHEAD)) * np.linalg.norm(facing) * np.linalg.norm(forward)
+    return bool(facing @ forward >= least)
 
 
-# ---------------------------------------------------------------- facts: one function for each type
+# ---------------------------------------------------------------- facts
 
 
 def stratum(fact):
-    """What balance() deals about equally often: a number's place on a log scale (half octaves), or the direction."""
+    """The class of a fact's answer; balance() chooses all classes about equally often.
+
+    Of a number it is the half octave of its value, of a direction the direction itself.
+    """
     if "options" not in fact:
         return int(np.floor(2 * np.log2(float(fact["answer"])) + 1e-9))
     return fact["answer"] if fact["question_type"] == "relative direction" else ""
 
 
 def group(fact):
-    """Type, and what else of the question's form one can see without its images."""
+    """(question type, what else one knows of the question's form without its images)."""
     form = fact.get("difficulty", "")
     if fact["question_type"] == "object count":
         form = "one" if len(fact["asked"]) == 1 else "several"
@@ -128,11 +164,12 @@ def group(fact):
 
 
 def _draw(rng, items, most):
+    """At most `most` of the items, in a random order."""
     return [items[i] for i in rng.permutation(len(items))[:most]]
 
 
 def _draw_answers(rng, facts, most):
-    """Up to `most` facts, each stratum of answers in its turn: rare answers are what is scarce."""
+    """At most `most` facts, one of each stratum in turn, so that rare answers are not lost."""
     strata = {}
     for fact in _draw(rng, facts, len(facts)):
         strata.setdefault(stratum(fact), []).append(fact)
@@ -141,19 +178,27 @@ def _draw_answers(rng, facts, most):
 
 
 def _fact(kind, asked, answer, **more):
-    return {"question_type": kind, "asked": [o if isinstance(o, str) else o.category for o in asked],
-            "answer": answer, **more}  # fmt: skip
+    categories = [o if isinstance(o, str) else o.category for o in asked]
+    return {"question_type": kind, "asked": categories, "answer": answer, **more}
+
+
+# One function for each question type: the facts of a View, at most TRIES of each form.
 
 
 def absolute_distance(view, rng):
     pairs = [(a, b, box_distance(a, b)) for a, b in combinations(view.named, 2)]
-    facts = [_fact("absolute distance", _draw(rng, (a, b), 2), f"{d:.1f}") for a, b, d in pairs if d >= MIN_DISTANCE]
+    facts = [
+        _fact("absolute distance", _draw(rng, (a, b), 2), f"{d:.1f}")
+        for a, b, d in pairs
+        if d >= MIN_DISTANCE
+    ]
     return _draw_answers(rng, facts, TRIES)
 
 
 def object_size(view, rng):
     whole = [o for o in view.named if o.id in view.whole]
-    return _draw_answers(rng, [_fact("object size", [o], f"{100 * max(o.size):.0f}") for o in whole], TRIES)
+    facts = [_fact("object size", [o], f"{100 * max(o.size):.0f}") for o in whole]
+    return _draw_answers(rng, facts, TRIES)
 
 
 def relative_distance(view, rng):
@@ -171,32 +216,36 @@ def relative_distance(view, rng):
 def relative_direction(view, rng):
     facts, forward = [], view.cameras[0].rotation[2, :2]
     for difficulty, sectors in SECTORS.items():
-        found = [
-            _fact("relative direction", triple, name, difficulty=difficulty, options=list(sectors),
-                  ahead=faces_ahead(forward, *triple[:2]))
-            for triple in _draw(rng, list(permutations(view.named, 3)), 48)  # of up to some hundreds
-            if (name := sector(*triple, difficulty))
-        ]  # fmt: skip
+        found = []
+        for triple in _draw(rng, list(permutations(view.named, 3)), 48):  # of up to some hundreds
+            if name := sector(*triple, difficulty):
+                more = {"difficulty": difficulty, "options": list(sectors)}
+                more["ahead"] = faces_ahead(forward, *triple[:2])
+                found.append(_fact("relative direction", triple, name, **more))
         facts += _draw_answers(rng, found, TRIES)
     return facts
 
 
 def object_count(view, rng):
-    """One category ("how many chairs"), and LISTED of them together, some of which may be absent: a list's length
-    then says nothing about the count."""
+    """Facts about one category ("how many chairs"), and about LISTED categories together.
+
+    Some of the LISTED may be absent, so that the length of the list says nothing about the count.
+    """
     counts = Counter(o.category for o in view.objects)
-    hidden = {o.category for o in view.objects if o.id not in view.clear}  # a sliver, or not shown at all
+    hidden = {o.category for o in view.objects if o.id not in view.clear}
     present = sorted(set(counts) - hidden)
     absent = [c for c in CATEGORIES if c not in counts]
     facts = _draw_answers(rng, [_fact("object count", [c], str(counts[c])) for c in present], TRIES)
-    lists = [_draw(rng, present, size) for size in range(1, min(LISTED, len(present)) + 1) for _ in range(2)]
-    several = [_fact("object count", _draw(rng, few + _draw(rng, absent, LISTED - len(few)), LISTED),
-                     str(sum(counts[c] for c in few))) for few in lists]  # fmt: skip
+    lengths = range(1, min(LISTED, len(present)) + 1)
+    several = []
+    for few in [_draw(rng, present, length) for length in lengths for _ in range(2)]:
+        asked = _draw(rng, few + _draw(rng, absent, LISTED - len(few)), LISTED)
+        several.append(_fact("object count", asked, str(sum(counts[c] for c in few))))
     return facts + _draw_answers(rng, several, 2 * TRIES)
 
 
 def framed_corners(view):
-    """[frames, 4] whether a frame shows each corner of the room, at any height below the ceiling."""
+    """bool [frames, 4]: whether a frame shows each corner of the room, at any of five heights."""
     corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) * view.room
     framed = np.zeros((len(view.cameras), 4), bool)
     for number, camera in enumerate(view.cameras):
@@ -207,7 +256,7 @@ def framed_corners(view):
 
 
 def room_size(view, rng):
-    """Asked where two opposite corners of the room have been in frame: they fix a rectangle."""
+    """One fact if the frames show two opposite corners of the room: they fix a rectangle."""
     framed = framed_corners(view).any(0)
     if not ((framed[0] and framed[2]) or (framed[1] and framed[3])):
         return []
@@ -215,57 +264,67 @@ def room_size(view, rng):
 
 
 def appearance_order(view, rng):
-    """Each is clearly seen in a frame before the next shows even a sliver."""
+    """Orders of three or four objects, each clearly seen before any pixel of the next shows."""
     facts = []
     chronological = sorted(view.named, key=lambda o: view.clear[o.id][0])
     for length in (4, 3):
         chains = [
-            chain for chain in combinations(chronological, length)
+            chain
+            for chain in combinations(chronological, length)
             if all(view.clear[a.id][0] < view.shown[b.id][0] for a, b in zip(chain, chain[1:]))
-        ]  # fmt: skip
+        ]
         for chain in _draw(rng, chains, TRIES - len(facts)):
             names = [o.category for o in chain]
             wrong = _draw(rng, [list(p) for p in permutations(names) if list(p) != names], 3)
             orders = [", ".join(order) for order in (names, *wrong)]
-            facts.append(_fact("appearance order", _draw(rng, names, length), orders[0], options=orders))
+            facts.append(
+                _fact("appearance order", _draw(rng, names, length), orders[0], options=orders)
+            )
     return facts
 
 
-ASKED_OF = {
-    "single_image": (absolute_distance, object_size, relative_distance, relative_direction),
-    "multi_view": (absolute_distance, object_size, relative_distance, relative_direction, object_count),
-    "video": (absolute_distance, object_size, relative_distance, relative_direction, object_count, room_size,
-              appearance_order),
-}  # fmt: skip
+COMMON = (absolute_distance, object_size, relative_distance, relative_direction)
+ASKED_OF = {  # {data_type: what makes its facts}
+    "single_image": COMMON,
+    "multi_view": (*COMMON, object_count),
+    "video": (*COMMON, object_count, room_size, appearance_order),
+}
 
 
 def room_facts(row, size):
-    """All that may be asked about one room.
+    """All that may be asked about one room; the same row gives the same facts.
 
-    `row` is a row of scenes.jsonl, `size` its frames' side in pixels. Returns {"index", "scene", "level", "image":
-    {data_type: names of the frames}, "facts": [...]}; the same row gives the same facts.
+    row: a row of scenes.jsonl. size: its frames' side in pixels. Returns {"index", "scene",
+    "level", "image": {data_type: names of its frames}, "facts": [...]}.
     """
-    room = {"index": row["index"], "scene": row["id"], "level": row["level"], "image": {}, "facts": []}
+    room = {"index": row["index"], "scene": row["id"], "level": row["level"]}
+    room |= {"image": {}, "facts": []}
     for number, (data_type, makers) in enumerate(ASKED_OF.items()):
         frames = [frame for frame in row["frames"] if frame["data_type"] == data_type]
         if frames:
             view = View(row, frames, size)
-            rng = np.random.default_rng([row["seed"], SPLITS.index(row["split"]), row["index"], 4, number])
+            stream = [row["seed"], SPLITS.index(row["split"]), row["index"], 4, number]
+            rng = np.random.default_rng(stream)
             room["image"][data_type] = [frame["image"] for frame in frames]
-            room["facts"] += [{"data_type": data_type, **f} for maker in makers for f in maker(view, rng)]
+            for make in makers:
+                room["facts"] += [{"data_type": data_type, **fact} for fact in make(view, rng)]
     return room
 
 
 # ---------------------------------------------------------------- words
 
+UNITS = {"absolute distance": "m", "object size": "cm", "room size": "m^2", "object count": ""}
 PHRASES = {
     "absolute distance": (
-        "Measuring from the closest point of each object, what is the distance between the {0} and the {1} in meters?",
+        "Measuring from the closest point of each object, what is the distance between the {0} and "
+        "the {1} in meters?",
         "How many meters are between the closest points of the {0} and the {1}?",
-        "What is the distance between the {0} and the {1} (in meters)? Measure from their closest points.",
+        "What is the distance between the {0} and the {1} (in meters)? Measure from their closest "
+        "points.",
     ),
     "object size": (
-        "What is the length of the longest dimension (length, width, or height) of the {0}, measured in centimeters?",
+        "What is the length of the longest dimension (length, width, or height) of the {0}, "
+        "measured in centimeters?",
         "How long is the longest side of the {0} in centimeters?",
         "In centimeters, what does the longest dimension of the {0} measure?",
     ),
@@ -284,7 +343,8 @@ PHRASES = {
         "Count all of these in this room: {all}. How many objects are there in total?",
     ),
     "relative distance": (
-        "Measuring from the closest point of each object, which of these objects is the closest to the {0}?",
+        "Measuring from the closest point of each object, which of these objects is the closest to "
+        "the {0}?",
         "Which of these objects is nearest to the {0}, measured between closest points?",
         "Of these objects, which one has the smallest distance to the {0}?",
     ),
@@ -294,22 +354,24 @@ PHRASES = {
         "Watching the video, in what order does one first see these: {all}?",
     ),
     "easy": (
-        "If I am standing by the {0} and facing the {1}, is the {2} to the left or the right of the {1}?",
+        "If I am standing by the {0} and facing the {1}, is the {2} to the left or the right of "
+        "the {1}?",
         "Standing at the {0} and facing the {1}, on which side do I have the {2}: left or right?",
         "I stand by the {0} and look at the {1}. Is the {2} to my left or to my right?",
     ),
     "medium": (
-        "If I am standing by the {0} and facing the {1}, is the {2} to my left, right, or back? An object is to my "
-        "back if I would have to turn at least 135 degrees in order to face it.",
-        "Standing at the {0} and facing the {1}, do I have the {2} to my left, right, or back (a turn of 135 degrees "
-        "or more)?",
+        "If I am standing by the {0} and facing the {1}, is the {2} to my left, right, or back? An "
+        "object is to my back if I would have to turn at least 135 degrees in order to face it.",
+        "Standing at the {0} and facing the {1}, do I have the {2} to my left, right, or back (a "
+        "turn of 135 degrees or more)?",
     ),
     "hard": (
-        "If I am standing by the {0} and facing the {1}, is the {2} to my front-left, front-right, back-left, or "
-        "back-right?",
-        "Standing at the {0} and facing the {1}, in which quadrant do I have the {2}: front-left, front-right, "
-        "back-left or back-right?",
-        "I stand by the {0} and look at the {1}. Is the {2} front-left, front-right, back-left or back-right of me?",
+        "If I am standing by the {0} and facing the {1}, is the {2} to my front-left, front-right, "
+        "back-left, or back-right?",
+        "Standing at the {0} and facing the {1}, in which quadrant do I have the {2}: front-left, "
+        "front-right, back-left or back-right?",
+        "I stand by the {0} and look at the {1}. Is the {2} front-left, front-right, back-left or "
+        "back-right of me?",
     ),
 }
 
@@ -317,9 +379,10 @@ PHRASES = {
 def in_words(number, fact, room, turns, rng):
     """The row of a fact: {"question_id": number, "question", "options", "answer", ...}.
 
-    `room` is the room_facts that holds it. The right answer takes each letter in turn: `turns` remembers whose turn it
-    is among the rows of a data_type. Beyond SpatialLadder-26k's fields a row has `level`, `scene`, `asked` and, for
-    directions, `difficulty`.
+    room: the room_facts that hold the fact. turns: a dict, empty at first and shared by all rows of
+    a data_type; it makes the right answer take each letter in turn. A number has its "unit". Beyond
+    SpatialLadder-26k's fields a row has "level", "scene", "asked" and, for directions,
+    "difficulty".
     """
     kind, form = group(fact)
     phrases = PHRASES[form or kind]
@@ -327,7 +390,8 @@ def in_words(number, fact, room, turns, rng):
     options, answer = fact.get("options"), fact["answer"]
     if options:
         turn = (kind, form, len(options), stratum(fact))
-        place = turns.setdefault(turn, len(turns)) % len(options)  # turns start staggered, for small sets
+        # The turns of different strata start at different letters, which matters for small sets.
+        place = turns.setdefault(turn, len(turns)) % len(options)
         turns[turn] += 1
         texts = _draw(rng, [o for o in options if o != answer], len(options))
         texts.insert(place, answer)
@@ -337,6 +401,7 @@ def in_words(number, fact, room, turns, rng):
         "question_id": number,
         "question": phrase.format(*asked, all=", ".join(asked)),
         "options": options,
+        **({} if options else {"unit": UNITS[kind]}),
         "answer": answer,
         "image": room["image"][fact["data_type"]],
         "question_type": kind,

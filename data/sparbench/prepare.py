@@ -1,11 +1,11 @@
-"""SPAR-Bench (arXiv 2503.22976) in nanoladder's schema: 20 tasks over one to three views, from depth to imagination.
+"""Convert SPAR-Bench (arXiv 2503.22976): 20 spatial tasks, each over one to three views.
 
     hf download jasonzhango/SPAR-Bench --repo-type dataset --local-dir downloads/SPAR-Bench
     python -m data.sparbench.prepare              # -> datasets/sparbench/test
 
-The parquet files hold the pictures themselves. Options stand inside a question's text, from where they are taken out; a
-number is in metres; a change of view is answered by motions, "move_right:0.4,rotate_up:5". Needs
-pip install -e '.[bench]'.
+The parquet files hold the pictures themselves. The options of a choice stand inside the question's
+text, and the converter moves them out of it. A number is in metres. A view change is answered by
+the camera's motions, "move_right:0.4,rotate_up:5". This converter needs pip install -e '.[bench]'.
 """
 
 import re
@@ -13,49 +13,64 @@ from functools import partial
 from pathlib import Path
 from string import ascii_uppercase
 
-from data.convert import Damaged, ParquetRows, convert, field, keep_bytes, known, need, read_settings
+from data.convert import (
+    Damaged,
+    ParquetRows,
+    convert,
+    field,
+    keep_bytes,
+    known,
+    need,
+    read_settings,
+)
 from nanoladder.benchmarks import SPAR_TASKS
-from nanoladder.common import UserError, run_script
+from nanoladder.command import UserError, run_script
 
 PUBLISHED = 7211
-# Said by SPAR-Bench's own prompts for the tasks whose options hold coordinates.
+FETCH = "fetch jasonzhango/SPAR-Bench as --help says"
+# SPAR-Bench's own prompts say this for the tasks whose options hold coordinates.
 COORDINATES = "Coordinates are on a scale of 0 to 1000, from the top-left corner of an image."
 WITH_COORDINATES = ("position_matching", "camera_motion_infer")
 
 
 def main(argv):
     s = read_settings(argv, __doc__, "SPAR-Bench", "sparbench")
-    remedy = "fetch jasonzhango/SPAR-Bench as --help says"
-    paths = sorted(need(Path(s.source) / "data", remedy).glob("test-*.parquet"))
+    paths = sorted(need(Path(s.source) / "data", FETCH).glob("test-*.parquet"))
     if not paths:
-        raise UserError(f"{s.source}/data has no test-*.parquet: {remedy}")
-    convert(s, "test", {"spatial.jsonl": (ParquetRows(paths), partial(to_row, Path(s.out) / "test"))}, PUBLISHED)
+        raise UserError(f"{s.source}/data has no test-*.parquet: {FETCH}")
+    files = {"spatial.jsonl": (ParquetRows(paths), partial(to_row, Path(s.out) / "test"))}
+    convert(s, "test", files, PUBLISHED)
 
 
 def to_row(folder, number, raw):
     task, question, options = known(raw, "task", SPAR_TASKS), field(raw, "question", str), None
-    if SPAR_TASKS[task] == "choice":
+    question_type = SPAR_TASKS[task]
+    if question_type == "choice":
         question, options = split_options(question)
     if task in WITH_COORDINATES:
         question += "\n" + COORDINATES
     pictures = [field(picture, "bytes", bytes) for picture in field(raw, "image", list)]
+    names = [f"{number:06d}-{k}" for k in range(len(pictures))]
     return {
         "question_id": field(raw, "id", int),
         "question": question,
         "options": options,
         "answer": field(raw, "answer", str).strip(),
-        "image": [keep_bytes(picture, folder, f"{number:06d}-{k}") for k, picture in enumerate(pictures)],
+        "image": [keep_bytes(data, folder, name) for data, name in zip(pictures, names)],
         "data_type": "single_image" if len(pictures) == 1 else "multi_view",
-        "question_type": SPAR_TASKS[task],
+        "question_type": question_type,
         "task": task,
+        **({"unit": "m"} if question_type == "absolute distance" else {}),
     }
 
 
 def split_options(text):
-    """A question without its options, and these: they run from the last "A. " to the sentence after them.
+    """(the question without its options, the options).
 
-    >>> split_options("Which is nearer?\\nA. lamp\\nB. bed\\nYour answer can only include one of options A or B.")
-    ('Which is nearer?', ['A. lamp', 'B. bed'])
+    The options are what stands between the last "A. " and the sentence that follows them.
+
+    >>> split_options("Nearer?\\nA. lamp\\nB. bed\\nYour answer can only include one of A or B.")
+    ('Nearer?', ['A. lamp', 'B. bed'])
     """
     text = re.sub(r"\s*Your answer can only include[^\n]*$", "", text)
     marks = list(re.finditer(r"(?:^|(?<=\s))([A-Z])\.(?=\s|$)", text))

@@ -1,55 +1,75 @@
-"""SpatialLadder-26k (arXiv 2510.08531) in nanoladder's schema: what stages 1 and 2 of the paper were trained on.
+"""Convert SpatialLadder-26k (arXiv 2510.08531), the training data of the paper's stages 1 and 2.
 
-    hf download hongxingli/SpatialLadder-26k --repo-type dataset --local-dir downloads/SpatialLadder-26k
+    hf download hongxingli/SpatialLadder-26k --repo-type dataset \\
+        --local-dir downloads/SpatialLadder-26k
     (cd downloads/SpatialLadder-26k && unzip -n images.zip)
     python -m data.spatialladder.prepare          # -> datasets/spatialladder/train
 
-The download holds spld_grounding_data.jsonl (localization), spld_spatial_data.jsonl (spatial questions over single
-images, eight views and video frames) and the images, scene by scene. Its schema is nanoladder's own, so the rows hardly
-change: boxes stay in pixels of the original image, and are rescaled with it when it is loaded.
+The download holds two files of rows, and the images of each scene in a folder. The rows of
+spld_grounding_data.jsonl ask for boxes. The rows of spld_spatial_data.jsonl ask spatial questions
+about a single image, eight views or the frames of a video. nanoladder's schema has the same fields,
+so the rows hardly change. Boxes stay in pixels of the original image, and training rescales them
+when it loads and resizes the image.
 """
 
 from functools import partial
 from pathlib import Path
 
-from data.convert import convert, field, find_image, json_rows, keep_file, known, lettered, need, read_settings, strings
-from nanoladder.common import run_script
-from nanoladder.dataset import CHOICES, DATA_TYPES, NUMBERS
+from data.convert import (
+    convert,
+    field,
+    find_image,
+    json_rows,
+    keep_file,
+    known,
+    need,
+    options_or_unit,
+    read_settings,
+    strings,
+)
+from nanoladder.command import run_script
+from nanoladder.schema import DATA_TYPES, PAPER_CHOICES, PAPER_UNITS
 
 PUBLISHED = 5928 + 20_680  # as published; the paper counts 26,610
-FILES = {"localization.jsonl": "spld_grounding_data.jsonl", "spatial.jsonl": "spld_spatial_data.jsonl"}
+FETCH = "fetch hongxingli/SpatialLadder-26k as --help says"
 
 
 def main(argv):
     s = read_settings(argv, __doc__, "SpatialLadder-26k", "spatialladder")
     source, folder = Path(s.source), Path(s.out) / "train"
-    paths = [need(source / name, "fetch hongxingli/SpatialLadder-26k as --help says") for name in FILES.values()]
-    to_row = {"localization.jsonl": localization_row, "spatial.jsonl": spatial_row}
-    files = {file: (json_rows(path), partial(to_row[file], source, folder)) for file, path in zip(FILES, paths)}
+    boxes = need(source / "spld_grounding_data.jsonl", FETCH)
+    spatial = need(source / "spld_spatial_data.jsonl", FETCH)
+    files = {
+        "localization.jsonl": (json_rows(boxes), partial(localization_row, source, folder)),
+        "spatial.jsonl": (json_rows(spatial), partial(spatial_row, source, folder)),
+    }
     convert(s, "train", files, PUBLISHED)
 
 
 def localization_row(source, folder, number, raw):
     answer = [
-        # Labels are compared in lower case.
-        {"bbox_2d": field(item, "bbox_2d", list), "label": field(item, "label", str).strip().lower()}
+        {
+            "bbox_2d": field(item, "bbox_2d", list),
+            "label": field(item, "label", str).strip().lower(),  # scoring compares lower case
+        }
         for item in field(raw, "answer", list)
     ]
     return _shared(source, folder, raw) | {"answer": answer}
 
 
 def spatial_row(source, folder, number, raw):
-    kind = known(raw, "question_type", CHOICES + NUMBERS)
+    question_type = known(raw, "question_type", (*PAPER_CHOICES, *PAPER_UNITS))
     return _shared(source, folder, raw) | {
         "answer": str(field(raw, "answer", (str, int, float))).strip(),
-        "options": lettered(strings(raw, "options")) if kind in CHOICES else None,
-        "question_type": kind,
+        **options_or_unit(raw, question_type),
+        "question_type": question_type,
     }
 
 
 def _shared(source, folder, raw):
+    """The fields that both kinds of rows have."""
     names = [name.removeprefix("images/") for name in strings(raw, "image")]
-    roots = [source / "images", source]  # the archive was packed with and without the folder
+    roots = [source / "images", source]  # one release of the archive has the folder, one has not
     return {
         "question_id": field(raw, "question_id", int),
         "question": field(raw, "question", str),

@@ -1,32 +1,47 @@
-"""ViewSpatial-Bench (arXiv 2505.21500) in nanoladder's schema: where things are, as the camera or a person sees it.
+"""Convert ViewSpatial-Bench (arXiv 2505.21500): directions as the camera or a person sees them.
 
-    hf download lidingm/ViewSpatial-Bench --repo-type dataset --local-dir downloads/ViewSpatial-Bench
+    hf download lidingm/ViewSpatial-Bench --repo-type dataset \\
+        --local-dir downloads/ViewSpatial-Bench
     (cd downloads/ViewSpatial-Bench && unzip -n scannetv2_val.zip && unzip -n val2017.zip)
     python -m data.viewspatial.prepare            # -> datasets/viewspatial/test
 
-ViewSpatial-Bench.json names images from outside the folder ("ViewSpatial-Bench/val2017/...") and lists choices in one
-text, a line each. An answer "A. left" becomes "A".
+The image paths in ViewSpatial-Bench.json start with the folder of the download itself
+("ViewSpatial-Bench/val2017/..."). The choices of a question are one text, with one choice a line.
+The answer "A. left" becomes "A".
 """
 
 from functools import partial
 from pathlib import Path
 
-from data.convert import convert, field, find_image, keep_file, known, lettered, need, read_settings, strings
+from data.convert import (
+    convert,
+    field,
+    find_image,
+    keep_file,
+    known,
+    lettered,
+    need,
+    read_settings,
+    strings,
+)
 from nanoladder.benchmarks import VIEW_TASKS
-from nanoladder.common import UserError, read_json, run_script
+from nanoladder.command import UserError, run_script
+from nanoladder.files import read_json
 
 PUBLISHED = 5712
+FETCH = "fetch lidingm/ViewSpatial-Bench as --help says"
 
 
 def main(argv):
     s = read_settings(argv, __doc__, "ViewSpatial-Bench", "viewspatial")
     source = Path(s.source)
-    path = need(source / "ViewSpatial-Bench.json", "fetch lidingm/ViewSpatial-Bench as --help says")
+    path = need(source / "ViewSpatial-Bench.json", FETCH)
     questions = read_json(path)
     if not isinstance(questions, list):
         raise UserError(f"{path}: not a list of questions; fetch it again")
     rows = [(f"{path}: row {number}", raw) for number, raw in enumerate(questions)]
-    convert(s, "test", {"spatial.jsonl": (rows, partial(to_row, source, Path(s.out) / "test"))}, PUBLISHED)
+    files = {"spatial.jsonl": (rows, partial(to_row, source, Path(s.out) / "test"))}
+    convert(s, "test", files, PUBLISHED)
 
 
 def to_row(source, folder, number, raw):

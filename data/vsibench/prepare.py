@@ -1,11 +1,12 @@
-"""VSI-Bench (arXiv 2412.14171) in nanoladder's schema: questions about walks through real rooms.
+"""Convert VSI-Bench (arXiv 2412.14171): questions about videos of walks through real rooms.
 
     hf download nyu-visionx/VSI-Bench --repo-type dataset --local-dir downloads/VSI-Bench
     (cd downloads/VSI-Bench && for zip in *.zip; do unzip -n $zip; done)
-    python -m data.vsibench.prepare               # -> datasets/vsibench/test, 32 frames of every video
+    python -m data.vsibench.prepare               # -> datasets/vsibench/test, 32 frames a video
 
-A video lies at DATASET/SCENE.mp4. It is decoded once, whatever asks about it, and its evenly spaced frames, the first
-and the last among them, are kept as JPEG files. Needs pip install -e '.[bench]'.
+A video lies at DATASET/SCENE.mp4. It is decoded once, however many questions ask about it. Evenly
+spaced frames are kept as JPEG files, with the first and the last frame among them. This converter
+needs pip install -e '.[bench]'.
 """
 
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from data.convert import (
     read_settings,
     vsi_row,
 )
-from nanoladder.common import UserError, run_script, setting
+from nanoladder.command import UserError, run_script, setting
 
 PUBLISHED = 5130
 FETCH = "fetch nyu-visionx/VSI-Bench as --help says"
@@ -35,7 +36,7 @@ FETCH = "fetch nyu-visionx/VSI-Bench as --help says"
 
 @dataclass
 class VideoSettings(Settings):
-    frames: int = setting(32, "frames of each video")
+    frames: int = setting(32, "how many frames of each video to keep")
 
 
 def main(argv):
@@ -43,9 +44,10 @@ def main(argv):
     if s.frames < 1:
         raise UserError("--frames must be 1 or more")
     source, folder = Path(s.source), Path(s.out) / "test"
-    first = source / "test-00000-of-00001.parquet"  # how the first release holds the questions
+    first = source / "test-00000-of-00001.parquet"  # later releases have test.jsonl instead
     rows = ParquetRows([first]) if first.exists() else json_rows(need(source / "test.jsonl", FETCH))
-    convert(s, "test", {"spatial.jsonl": (rows, partial(to_row, source, folder, s.frames))}, PUBLISHED)
+    files = {"spatial.jsonl": (rows, partial(to_row, source, folder, s.frames))}
+    convert(s, "test", files, PUBLISHED)
 
 
 def to_row(source, folder, frames, number, raw):
@@ -58,7 +60,10 @@ def to_row(source, folder, frames, number, raw):
 
 
 def _keep_frames(path, targets):
-    """Decode a video and write as many evenly spaced frames as there are targets."""
+    """Decode a video and write one of its evenly spaced frames to each target.
+
+    Damaged where the video is missing, cannot be decoded, or ends before its last frame.
+    """
     try:
         import av
     except ImportError:
@@ -66,25 +71,38 @@ def _keep_frames(path, targets):
     if not path.is_file():
         raise Damaged("no such video", path)
     try:
-        with av.open(str(path)) as video:
-            expected = video.streams.video[0].frames  # 0 where the header does not say
-            total = sum(packet.size > 0 for packet in video.demux(video=0))
-            if total < 0.99 * expected:
-                raise Damaged("a video is cut short", f"{path}, {total} frames where its header says {expected}")
-        with av.open(str(path)) as video:
-            video.streams.video[0].thread_type = "AUTO"
-            at = np.linspace(0, total - 1, len(targets)).astype(int).tolist()
-            wanted = set(at)  # a short video gives some frames twice
-            pictures = {k: frame.to_image() for k, frame in enumerate(video.decode(video=0)) if k in wanted}
-    except (av.error.FFmpegError, IndexError) as error:  # IndexError: no video stream in it
+        pictures, total = _decode_frames(av, path, len(targets))
+    except (av.error.FFmpegError, IndexError) as error:  # IndexError: the file has no video stream
         raise Damaged("a video cannot be read", f"{path} ({error})") from None
-    if len(pictures) < len(wanted):
+    at = _evenly_spaced(total, len(targets))
+    if len(pictures) < len(set(at)):
         raise Damaged("a video is cut short", f"{path}, of whose {total} frames not all decode")
     for k, target in zip(at, targets):
         target.parent.mkdir(parents=True, exist_ok=True)
         partial_file = target.with_name(target.name + ".partial")
         pictures[k].save(partial_file, format="JPEG", quality=95)
         partial_file.replace(target)
+
+
+def _decode_frames(av, path, count):
+    """({index: picture} of `count` evenly spaced frames, the number of frames in the video)."""
+    with av.open(str(path)) as video:
+        expected = video.streams.video[0].frames  # 0 where the header does not state it
+        total = sum(packet.size > 0 for packet in video.demux(video=0))
+    if total < 0.99 * expected:
+        raise Damaged(
+            "a video is cut short", f"{path}, {total} frames where its header says {expected}"
+        )
+    wanted = set(_evenly_spaced(total, count))
+    with av.open(str(path)) as video:
+        video.streams.video[0].thread_type = "AUTO"
+        frames = enumerate(video.decode(video=0))
+        return {k: frame.to_image() for k, frame in frames if k in wanted}, total
+
+
+def _evenly_spaced(total, count):
+    """Indices of `count` frames out of `total`; a short video gives some frames twice."""
+    return np.linspace(0, total - 1, count).astype(int).tolist()
 
 
 if __name__ == "__main__":

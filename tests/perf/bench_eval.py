@@ -23,10 +23,11 @@ import torch
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from nanoladder import checkpoint  # noqa: E402
 from nanoladder.common import progress, run_script, start_runtime  # noqa: E402
 from nanoladder.dataset import encode_prompt, read_kinds, rows_of  # noqa: E402
 from nanoladder.evaluate import judge, predict  # noqa: E402
+
+from nanoladder import checkpoint  # noqa: E402
 from nanoladder.tokenizer import Tokenizer  # noqa: E402
 
 KINDS = ["localization", "single_image", "multi_view"]
@@ -45,14 +46,20 @@ def plain_loop(theirs, tokenizer, image_config, config, rows, max_new_tokens):
             pixel_values=prompt["pixel_values"].to(DEVICE), do_sample=False, max_new_tokens=max_new_tokens,
             image_grid_thw=torch.tensor(prompt["grid_thw"], device=DEVICE),
         )  # fmt: skip
-        answer = [token for token in out[0, ids.shape[1] :].tolist() if token not in tokenizer.eos_ids]
+        answer = [
+            token for token in out[0, ids.shape[1] :].tolist() if token not in tokenizer.eos_ids
+        ]
         predictions.append(judge(tokenizer.decode(answer), row, image_config))
     return predictions
 
 
 def main(argv):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default=str(ROOT / "nanoladder" / "base"), help="checkpoint folder")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--model", default=str(ROOT / "nanoladder" / "base"), help="checkpoint folder"
+    )
     parser.add_argument("--data", default="datasets/rooms-spatial", help="data folder with test")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--rows", type=int, default=300, help="rows of each kind")
@@ -64,7 +71,11 @@ def main(argv):
 
     runtime, threads = start_runtime(), torch.get_num_threads()
     model, config = checkpoint.load(args.model, device=DEVICE)
-    theirs = Qwen2_5_VLForConditionalGeneration.from_pretrained(args.model, dtype=torch.float32).to(DEVICE).eval()
+    theirs = (
+        Qwen2_5_VLForConditionalGeneration.from_pretrained(args.model, dtype=torch.float32)
+        .to(DEVICE)
+        .eval()
+    )
     tokenizer, image_config = Tokenizer.load(args.model), checkpoint.load_image_config(args.model)
     rows = read_kinds(Path(args.data) / "test", args.kinds, args.rows)
 
@@ -92,10 +103,16 @@ def main(argv):
             times.append(time.perf_counter() - start)
     speeds = {loop: len(rows) / median(times) for loop, times in seconds.items()}
     same = sum(a["answer"] == b["answer"] for a, b in zip(answers[ours], answers[plain]))
-    runtime.say(f"{DEVICE}, {runtime.world} rank(s) of {threads} thread(s), torch {torch.__version__}")
+    runtime.say(
+        f"{DEVICE}, {runtime.world} rank(s) of {threads} thread(s), torch {torch.__version__}"
+    )
     runtime.say(f"{len(rows)} rows of {', '.join(args.kinds)}")
-    runtime.say(f"eval.py       {speeds[ours]:8.1f} rows/s\ntransformers  {speeds[plain]:8.1f} rows/s")
-    runtime.say(f"ratio         {speeds[ours] / speeds[plain]:8.1f}\nsame answers  {same} of {len(rows)}")
+    runtime.say(
+        f"eval.py       {speeds[ours]:8.1f} rows/s\ntransformers  {speeds[plain]:8.1f} rows/s"
+    )
+    runtime.say(
+        f"ratio         {speeds[ours] / speeds[plain]:8.1f}\nsame answers  {same} of {len(rows)}"
+    )
 
 
 if __name__ == "__main__":

@@ -28,9 +28,10 @@ import torch
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
+from nanoladder.dataset import encode_prompt, prompt_text, read_kinds  # noqa: E402
+
 import rl  # noqa: E402
 from nanoladder import checkpoint  # noqa: E402
-from nanoladder.dataset import encode_prompt, prompt_text, read_kinds  # noqa: E402
 from nanoladder.generate import left_pad  # noqa: E402
 from nanoladder.tokenizer import Tokenizer  # noqa: E402
 
@@ -46,7 +47,9 @@ def our_step(s, loss_module, optimizer, tokenizer, prompts, seed):
     completions, texts = rl.rollout(s, model, tokenizer, prompts, seed)
     ids, mask, old = (t.view(s.prompts, s.group_size, -1) for t in completions)
     assert ids.shape[-1] == s.max_new_tokens and bool(mask.all()), "an answer of another length"
-    advantage = rl.advantages(torch.tensor([variety(text) for text in texts]).view(s.prompts, s.group_size))
+    advantage = rl.advantages(
+        torch.tensor([variety(text) for text in texts]).view(s.prompts, s.group_size)
+    )
     model.train()
     for at in range(0, s.prompts, s.micro_prompts):
         part = slice(at, at + s.micro_prompts)
@@ -59,17 +62,25 @@ def our_step(s, loss_module, optimizer, tokenizer, prompts, seed):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default=str(ROOT / "nanoladder" / "base"), help="checkpoint folder")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--model", default=str(ROOT / "nanoladder" / "base"), help="checkpoint folder"
+    )
     parser.add_argument("--data", default="datasets/rooms-spatial", help="data folder with test")
     parser.add_argument("--prompts", type=int, default=16, help="prompts a step")
     parser.add_argument("--group", type=int, default=8, help="answers to each prompt")
-    parser.add_argument("--micro-prompts", type=int, default=4, help="prompts whose answers go through one pass")
+    parser.add_argument(
+        "--micro-prompts", type=int, default=4, help="prompts whose answers go through one pass"
+    )
     parser.add_argument("--max-new-tokens", type=int, default=96, help="of every answer")
     parser.add_argument("--turns", type=int, default=5, help="of each")
     args = parser.parse_args()
 
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # everything is here, and no word of this run is sent anywhere
+    os.environ.setdefault(
+        "HF_HUB_OFFLINE", "1"
+    )  # everything is here, and no word of this run is sent anywhere
     import transformers
     import trl
     from datasets import Dataset
@@ -77,15 +88,21 @@ def main():
     s = rl.Settings(prompts=args.prompts, group_size=args.group, micro_prompts=args.micro_prompts,
                     max_new_tokens=args.max_new_tokens, freeze_vision=False)  # fmt: skip
     (model, config), (ref_model, _) = checkpoint.load(args.model), checkpoint.load(args.model)
-    theirs = transformers.Qwen2_5_VLForConditionalGeneration.from_pretrained(args.model, dtype=torch.float32)
+    theirs = transformers.Qwen2_5_VLForConditionalGeneration.from_pretrained(
+        args.model, dtype=torch.float32
+    )
     tokenizer, image_config = Tokenizer.load(args.model), checkpoint.load_image_config(args.model)
     tokenizer.vision_ids += tokenizer.eos_ids  # what rollout and GRPOLoss ban
     rows = read_kinds(Path(args.data) / "test", ["single_image"], args.prompts, think=True)
     prompts = [encode_prompt(row, tokenizer, image_config, config, ask=True) for row in rows]
     if len(prompts) < args.prompts or args.prompts % args.micro_prompts:
-        parser.error(f"{len(prompts)} prompts in --data: --prompts must be no more, and a multiple of --micro-prompts")
+        parser.error(
+            f"{len(prompts)} prompts in --data: --prompts must be no more, and a multiple of --micro-prompts"
+        )
     loss_module = rl.GRPOLoss(s, model, ref_model.requires_grad_(False), tokenizer.vision_ids)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=s.lr, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=s.lr, betas=(0.9, 0.95), weight_decay=0.0, fused=True
+    )
 
     class Encoded(transformers.ProcessorMixin):
         """In the place of TRL's processor. To TRL, the picture of prompt i is i."""
@@ -97,14 +114,20 @@ def main():
             if not tokenize:
                 return ""  # for __call__, which needs no text
             asked = [turn["content"][0]["image"] for (turn,) in conversation]
-            return {"input_ids": [prompts[i]["input_ids"] for i in asked]} | self([[i] for i in asked])
+            return {"input_ids": [prompts[i]["input_ids"] for i in asked]} | self(
+                [[i] for i in asked]
+            )
 
         def __call__(self, images, **_):
             asked = [prompts[i] for (i,) in images]
             return {
-                "mm_token_type_ids": (left_pad(asked, tokenizer.pad_id, "cpu")[0] == config.image_token_id).int(),
+                "mm_token_type_ids": (
+                    left_pad(asked, tokenizer.pad_id, "cpu")[0] == config.image_token_id
+                ).int(),
                 "pixel_values": torch.cat([prompt["pixel_values"] for prompt in asked]),
-                "image_grid_thw": torch.tensor([grid for prompt in asked for grid in prompt["grid_thw"]]),
+                "image_grid_thw": torch.tensor(
+                    [grid for prompt in asked for grid in prompt["grid_thw"]]
+                ),
             }
 
     class Turns(transformers.TrainerCallback):
@@ -122,7 +145,9 @@ def main():
             self.theirs.append(time.perf_counter() - self.start)
 
     def reward(completions, completion_ids, **_):
-        assert {len(ids) for ids in completion_ids} == {s.max_new_tokens}, "an answer of another length"
+        assert {len(ids) for ids in completion_ids} == {s.max_new_tokens}, (
+            "an answer of another length"
+        )
         return [variety(answer["content"]) for (answer,) in completions]
 
     asked = {"prompt": [[{"role": "user", "content": prompt_text(row)}] for row in rows],
@@ -144,10 +169,14 @@ def main():
         trainer.remove_callback(transformers.PrinterCallback)
         trainer.train()
 
-    ours, plain = (median(seconds[1:]) for seconds in (turns.ours, turns.theirs))  # the first is to warm up
+    ours, plain = (
+        median(seconds[1:]) for seconds in (turns.ours, turns.theirs)
+    )  # the first is to warm up
     print(f"cpu, {torch.get_num_threads()} thread(s), torch {torch.__version__}, trl {trl.__version__}, {len(prompts)} "
           f"prompts, {args.group} answers each of {args.max_new_tokens} tokens")  # fmt: skip
-    print(f"rl.py         {ours:8.2f} s/step\nTRL           {plain:8.2f} s/step\nratio         {plain / ours:8.1f}")
+    print(
+        f"rl.py         {ours:8.2f} s/step\nTRL           {plain:8.2f} s/step\nratio         {plain / ours:8.1f}"
+    )
 
 
 if __name__ == "__main__":

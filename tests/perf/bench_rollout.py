@@ -21,9 +21,10 @@ import torch
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from nanoladder import checkpoint  # noqa: E402
 from nanoladder.common import run_script, start_runtime  # noqa: E402
 from nanoladder.dataset import encode_prompt, read_kinds  # noqa: E402
+
+from nanoladder import checkpoint  # noqa: E402
 from nanoladder.generate import generate, left_pad  # noqa: E402
 from nanoladder.tokenizer import Tokenizer  # noqa: E402
 
@@ -37,10 +38,14 @@ def count(ids, eos_ids):
 
 
 def main(argv):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", default="runs/cold/checkpoint", help="checkpoint folder")
     parser.add_argument("--data", default="datasets/rooms-spatial", help="data folder with test")
-    parser.add_argument("--kinds", nargs="+", choices=["single_image", "multi_view"], default=["single_image"])
+    parser.add_argument(
+        "--kinds", nargs="+", choices=["single_image", "multi_view"], default=["single_image"]
+    )
     parser.add_argument("--prompts", type=int, default=16, help="prompts of each kind")
     parser.add_argument("--group", type=int, default=8, help="answers to each prompt")
     parser.add_argument("--max-new-tokens", type=int, default=112)
@@ -51,7 +56,11 @@ def main(argv):
 
     runtime, threads = start_runtime(), torch.get_num_threads()
     model, config = checkpoint.load(args.model, device=DEVICE)
-    theirs = Qwen2_5_VLForConditionalGeneration.from_pretrained(args.model, dtype=torch.float32).to(DEVICE).eval()
+    theirs = (
+        Qwen2_5_VLForConditionalGeneration.from_pretrained(args.model, dtype=torch.float32)
+        .to(DEVICE)
+        .eval()
+    )
     tokenizer, image_config = Tokenizer.load(args.model), checkpoint.load_image_config(args.model)
     rows = read_kinds(Path(args.data) / "test", args.kinds, args.prompts, think=True)
     prompts = [encode_prompt(row, tokenizer, image_config, config, ask=True) for row in rows]
@@ -61,7 +70,9 @@ def main(argv):
 
     def ours():
         share, banned = prompts[runtime.rank :: runtime.world], tokenizer.vision_ids
-        return generate(model, share, args.max_new_tokens, tokenizer.eos_ids, 1.0, banned, args.group).ids
+        return generate(
+            model, share, args.max_new_tokens, tokenizer.eos_ids, 1.0, banned, args.group
+        ).ids
 
     @torch.no_grad()
     def plain():
@@ -87,9 +98,13 @@ def main(argv):
             if turn >= 0:
                 measured.append(tokens / (time.perf_counter() - start))
     speeds = {loop: median(measured) for loop, measured in rates.items()}
-    runtime.say(f"{DEVICE}, {runtime.world} rank(s) of {threads} thread(s), torch {torch.__version__}")
+    runtime.say(
+        f"{DEVICE}, {runtime.world} rank(s) of {threads} thread(s), torch {torch.__version__}"
+    )
     runtime.say(f"{len(prompts)} prompts of {', '.join(args.kinds)}, {args.group} answers each")
-    runtime.say(f"rollout       {speeds[ours]:8.0f} tokens/s\ntransformers  {speeds[plain]:8.0f} tokens/s")
+    runtime.say(
+        f"rollout       {speeds[ours]:8.0f} tokens/s\ntransformers  {speeds[plain]:8.0f} tokens/s"
+    )
     runtime.say(f"ratio         {speeds[ours] / speeds[plain]:8.1f}")
 
 

@@ -5,7 +5,7 @@
     TORCH_LOGS=recompiles,graph_breaks python tests/perf/bench_train.py --preset small
 
 The step is train.py's own: forward, loss, backward, clipping, Muon and AdamW, on stage-1-shaped batches of random
-pixels and tokens. Model FLOPs are Qwen2_5_VL.flops, a recomputed one never counted twice; the ceiling is a square
+pixels and tokens. Model FLOPs are preview.flops, a recomputed one never counted twice; the ceiling is a square
 product of 2048 (CPU) or 8192 (CUDA). Nothing else should run meanwhile.
 """
 
@@ -20,6 +20,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from nanoladder.common import autocast, to_device
 from nanoladder.dataset import IGNORE_INDEX
+
 from nanoladder.model import PRESETS, Qwen2_5_VL
 from train import Losses, Settings, make_optimizers
 
@@ -65,7 +66,9 @@ def make_batch(config, size):
         "labels": labels,
         "segments": segments,
         "position_ids": torch.arange(total).expand(3, size, total),
-        "pixel_values": torch.randn(size * side**2, config.vision.in_channels * 2 * config.vision.patch_size**2),
+        "pixel_values": torch.randn(
+            size * side**2, config.vision.in_channels * 2 * config.vision.patch_size**2
+        ),
     }
     return to_device(batch, DEVICE) | {"grid_thw": [(1, side, side)] * size}
 
@@ -78,7 +81,11 @@ def bench(preset, size, amp, compiled, repeats):
     if compiled:
         model.visual.encode = torch.compile(model.visual.encode, dynamic=True)
         model.model.compile(dynamic=True)
-    losses, optimizers, batch = Losses(model, 0.0, {}), make_optimizers(model, settings), make_batch(config, size)
+    losses, optimizers, batch = (
+        Losses(model, 0.0, {}),
+        make_optimizers(model, settings),
+        make_batch(config, size),
+    )
 
     def step():
         with autocast(DEVICE, amp):
@@ -91,18 +98,31 @@ def bench(preset, size, amp, compiled, repeats):
 
     took = seconds(step, repeats)
     tokens = batch["input_ids"].shape[1] * size
-    rate = model.flops(batch["grid_thw"], [batch["input_ids"].shape[1]] * size) / took
+    rate = flops(model, batch["grid_thw"], [batch["input_ids"].shape[1]] * size) / took
     ceiling = matmul_rate(torch.bfloat16 if amp and DEVICE.type == "cuda" else torch.float32)
-    memory = f"  {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB" if DEVICE.type == "cuda" else ""
+    memory = (
+        f"  {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB" if DEVICE.type == "cuda" else ""
+    )
     how = f"{preset}  batch {size:3d}  {'bf16' if amp else 'fp32'}  {'compile' if compiled else 'eager  '}"
-    speed = f"{size / took:7.1f} sequences/s  {tokens / took:9.0f} tokens/s  {rate / 1e9:8.1f} GFLOP/s"
-    print(f"{how}  {speed}  {rate / ceiling:4.0%} of the matmul's {ceiling / 1e9:.0f}{memory}", flush=True)
+    speed = (
+        f"{size / took:7.1f} sequences/s  {tokens / took:9.0f} tokens/s  {rate / 1e9:8.1f} GFLOP/s"
+    )
+    print(
+        f"{how}  {speed}  {rate / ceiling:4.0%} of the matmul's {ceiling / 1e9:.0f}{memory}",
+        flush=True,
+    )
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--preset", choices=["nano", "small"], default="small" if DEVICE.type == "cuda" else "nano")
-    parser.add_argument("--no-compile", action="store_true", help="leave out the rows with torch.compile")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--preset", choices=["nano", "small"], default="small" if DEVICE.type == "cuda" else "nano"
+    )
+    parser.add_argument(
+        "--no-compile", action="store_true", help="leave out the rows with torch.compile"
+    )
     parser.add_argument("--repeats", type=int, default=9, help="steps a row; the median counts")
     args = parser.parse_args()
     print(f"{DEVICE}, {torch.get_num_threads()} thread(s), torch {torch.__version__}")

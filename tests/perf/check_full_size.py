@@ -33,7 +33,9 @@ def write_folder(folder, layers):
     """A checkpoint of the 3B's shapes, every tensor drawn in bf16: nothing is ever held in fp32."""
     config = PRESETS["3b"]
     if layers:
-        vision = dataclasses.replace(config.vision, depth=layers, fullatt_block_indexes=(layers - 1,))
+        vision = dataclasses.replace(
+            config.vision, depth=layers, fullatt_block_indexes=(layers - 1,)
+        )
         config = dataclasses.replace(config, num_hidden_layers=layers, vision=vision)
     with torch.device("meta"):
         model = Qwen2_5_VL(config)
@@ -54,7 +56,11 @@ def inputs(config):
     pixel_values, grid_thw = preprocess([picture], ImageConfig())
     tokens = sum(t * h * w for t, h, w in grid_thw) // config.vision.spatial_merge_size**2
     text = rng.integers(0, 151000, 60).tolist()
-    picture_ids = [config.vision_start_token_id, *[config.image_token_id] * tokens, config.vision_end_token_id]
+    picture_ids = [
+        config.vision_start_token_id,
+        *[config.image_token_id] * tokens,
+        config.vision_end_token_id,
+    ]
     return text[:20] + picture_ids + text[20:], pixel_values, grid_thw
 
 
@@ -86,9 +92,15 @@ def answer(who, folder, out):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--layers", type=int, default=0, help="layers of each tower (default 0: as published)")
-    parser.add_argument("--folder", type=Path, help="where to write the weights (default: a temporary folder)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--layers", type=int, default=0, help="layers of each tower (default 0: as published)"
+    )
+    parser.add_argument(
+        "--folder", type=Path, help="where to write the weights (default: a temporary folder)"
+    )
     parser.add_argument("--keep", action="store_true", help="leave the folder")
     parser.add_argument("--who", choices=["nanoladder", "transformers"], help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -96,10 +108,14 @@ def main():
         return answer(args.who, args.folder / "weights", args.folder / f"{args.who}.pt")
     folder = args.folder or Path(tempfile.mkdtemp())
     folder.mkdir(parents=True, exist_ok=True)
-    print(f"{write_folder(folder / 'weights', args.layers):,} parameters in bf16, torch {torch.__version__}")
+    print(
+        f"{write_folder(folder / 'weights', args.layers):,} parameters in bf16, torch {torch.__version__}"
+    )
     print(f"{'':>12}  {'load s':>8} {'run s':>8} {'peak GB':>8}", flush=True)
     for who in ("nanoladder", "transformers"):
-        subprocess.run([sys.executable, __file__, "--folder", str(folder), "--who", who], check=True)
+        subprocess.run(
+            [sys.executable, __file__, "--folder", str(folder), "--who", who], check=True
+        )
     ours, theirs = (torch.load(folder / f"{who}.pt") for who in ("nanoladder", "transformers"))
     alike = (ours.argmax(-1) == theirs.argmax(-1)).float().mean()
     print(f"logits {tuple(ours.shape)}: largest difference {(ours - theirs).abs().max():.4f}, their spread "

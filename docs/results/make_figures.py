@@ -1,0 +1,205 @@
+"""Draw the docs' pictures from a whole ladder:  python -m docs.results.make_figures runs/ladder
+
+Needs matplotlib (pip install -e '.[plots]') and the rooms on which the runs were scored. Writes to
+docs/: stages.png, encoder.png, samples.png, floor.png and grpo.png.
+"""
+
+import re
+import sys
+import textwrap
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from data.rooms.floor import ACROSS, ALONG, BEHIND, CELL, Sights, across_and_along
+from data.rooms.questions import NAMES, SHELL
+from data.rooms.scene import footprint
+from docs.results.make_curves import smooth
+from nanoladder.checkpoint import BASE, Policy
+from nanoladder.files import read_jsonl
+from nanoladder.image import load_image, preprocess
+from nanoladder.pictures import draw_samples
+from nanoladder.scoring import some
+
+DOCS = Path(__file__).parent.parent
+COLOURS = ("#d1495b", "#00798c", "#e08e1b")
+
+
+def picture(axis, path, title="", width=38):
+    axis.imshow(Image.open(path))
+    axis.set_title(textwrap.fill(title, width), fontsize=8)
+    axis.axis("off")
+
+
+def save(figure, name):
+    figure.savefig(DOCS / name, dpi=110)
+    plt.close(figure)
+
+
+@torch.no_grad()
+def encoder(predictions):
+    """What the base's output head names at each image token, as the dense loss applies it."""
+    model, tokenizer, image_config = Policy.load(BASE)
+    ids = [tokenizer.encode(" " + name)[0] for name in NAMES]
+    paths = list(dict.fromkeys(p["images"][0] for p in predictions if p["level"] == 3))[:3]
+    figure, axes = plt.subplots(1, 2 * len(paths), figsize=(14, 2.6), layout="constrained")
+    for axis, path in zip(axes[::2], paths):
+        picture(axis, path)
+    for axis, path in zip(axes[1::2], paths):
+        pixel_values, grids = preprocess([load_image(Path(path))], image_config)
+        state = model.model.norm(model.visual(pixel_values, grids))
+        _, height, width = grids[0]
+        logits = F.linear(state, model.lm_head.weight[ids])
+        named = logits.argmax(-1).view(height // 2, width // 2)
+        axis.imshow(named >= len(SHELL), cmap="Greens", vmin=0, vmax=3)
+        for (row, column), name in np.ndenumerate(named.numpy()):
+            axis.text(column, row, NAMES[name], fontsize=5.5, ha="center", va="center")
+        axis.axis("off")
+    save(figure, "encoder.png")
+
+
+def board(axis, sights, answer):
+    """The true floor plan in grey and, in colour, the squares that a rationale states."""
+    origin = np.array((len(ACROSS) / 2, BEHIND))  # the camera, in squares
+    for o in sights.objects:
+        corners = footprint(o.center, o.size, o.yaw) - sights.board.position[:2]
+        corners = across_and_along(sights.board, corners)
+        axis.fill(*(corners / CELL + origin).T, color="#d5d8de", zorder=1)
+    stated = re.findall(r"(\w+):([A-L])([M-V])", answer.split(" from ")[0])
+    places = [(ACROSS.index(a) + 0.5, ALONG.index(b) + 0.5) for _, a, b in stated]
+    for (name, column, row), place, colour in zip(stated, places, COLOURS):
+        square = plt.Rectangle(np.subtract(place, 0.5), 1, 1, color=colour, alpha=0.55, zorder=2)
+        axis.add_patch(square)
+        text = f"{name}:{column}{row}"
+        axis.text(place[0], place[1] + 0.6, text, fontsize=7, ha="center", zorder=4)
+        true = np.array(sights.by_name[name].center[:2]) - sights.board.position[:2]
+        x, y = across_and_along(sights.board, true) / CELL + origin
+        axis.plot(x, y, "o", color=colour, markeredgecolor="black", zorder=3)
+    for place in places[1:]:
+        arrow = {"arrowstyle": "->", "color": "#444"}
+        axis.annotate("", place, places[0], arrowprops=arrow, zorder=3)
+    axis.plot(*origin, marker="^", color="black")
+    axis.set(xlim=(0, len(ACROSS)), ylim=(0, len(ALONG)), aspect="equal")
+    axis.set_xticks(np.arange(len(ACROSS)) + 0.5, ACROSS, fontsize=6)
+    axis.set_yticks(np.arange(len(ALONG)) + 0.5, ALONG, fontsize=6)
+    axis.tick_params(length=0)
+
+
+def scene_of(prediction):
+    """The truth about the room that a row's pictures show."""
+    path = Path(prediction["images"][0])
+    scenes = read_jsonl(path.parents[2] / "scenes.jsonl")
+    return next(row for row in scenes if row["index"] == int(path.name[:6]))
+
+
+def rationale(answer):
+    """The part of an answer between its think tags, without the list of what is seen."""
+    thought = re.sub(r"</?think>|<answer>.*", "", answer)
+    return thought.split("] ")[-1]
+
+
+def stages(boxes, direct, thought, group):
+    """The stages of the ladder, each with one answer: boxes, direct, thought about, and sampled."""
+    widths = (1, 1, 1.25, 1, 1.2)
+    figure, axes = plt.subplots(1, 5, figsize=(16, 3.7), layout="constrained", width_ratios=widths)
+    found, seen, plan, asked, bars = axes
+    picture(found, boxes["images"][0], "1 perception: " + boxes["prompt"])
+    scale = Image.open(boxes["images"][0]).width / boxes["input_size"][0]
+    for items, colour in ((boxes["truth"], "white"), (boxes["parsed"], COLOURS[0])):
+        for item in items:
+            x1, y1, x2, y2 = np.array(item["bbox_2d"]) * scale
+            frame = plt.Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, lw=2, color=colour)
+            found.add_patch(frame)
+    question = direct["prompt"].split("\n")[0]
+    picture(seen, direct["images"][0], f"2 understanding: {question} -> {direct['answer']}")
+    thinking = rationale(thought["answer"])
+    board(plan, Sights(scene_of(thought), "single_image", thought["input_size"][0]), thinking)
+    answer = thought["answer"].split("<answer>")[-1][: -len("</answer>")]
+    plan.set_title(textwrap.fill(f"cold start: {thinking} -> {answer}", 52), fontsize=8)
+    picture(asked, group[0]["images"][0], "3 GRPO: " + group[0]["prompt"].split("\n")[0])
+    rewards = np.array([g["format"] + g["accuracy"] for g in group])
+    advantages = (rewards - rewards.mean()) / (rewards.std(ddof=1) + 1e-4)
+    colours = np.where(advantages > 0, COLOURS[1], COLOURS[0])
+    bars.barh(range(len(group)), advantages, color=colours, alpha=0.6)
+    for k, (one, reward) in enumerate(zip(group, rewards)):
+        answer = one["answer"].split("<answer>")[-1].removesuffix("</answer>")
+        text = f"{answer[:20]}  (reward {reward:.1f})"
+        bars.text(0, k, text, ha="center", va="center", fontsize=8)
+    bars.set(title="eight sampled answers and their advantages", yticks=[])
+    bars.title.set_fontsize(8)
+    save(figure, "stages.png")
+
+
+def floor(predictions, views=8):
+    """Questions of direction about several views: the first right and the first wrong answer."""
+    about = [p for p in predictions if p["question_type"] == "relative direction"]
+    about = [p for p in about if len(p["images"]) == views]
+    shown = [next(p for p in about if p["scores"]["accuracy"] == right) for right in (1, 0)]
+    figure = plt.figure(figsize=(10.5, 3.6 * len(shown)), layout="constrained")
+    for part, p in zip(figure.subfigures(len(shown), 1), shown):
+        left, plan = part.subfigures(1, 2, width_ratios=(1.7, 1))
+        axes = left.subplots(2, views // 2).flat
+        for number, (axis, path) in enumerate(zip(axes, p["images"])):
+            picture(axis, path, f"view {number + 1}")
+        thinking = rationale(p["answer"])
+        sights = Sights(scene_of(p), "multi_view", p["input_size"][0])
+        board(plan.subplots(), sights, thinking)
+        verdict = "right" if p["scores"]["accuracy"] else "wrong"
+        title = f"{p['prompt'].split(chr(10))[0]}\n{thinking}  [{verdict}]"
+        part.suptitle(title, fontsize=9, ha="left", x=0.01)
+    save(figure, "floor.png")
+
+
+def grpo(run):
+    """What GRPO's samples earn, how their rewards spread, and how far the policy goes."""
+    rows = read_jsonl(run / "metrics.jsonl")
+    steps = [row["step"] for row in rows]
+    panels = {
+        "accuracy of sampled answers": "accuracy",
+        "format of sampled answers": "format",
+        "groups without advantages (idle)": "idle",
+        "KL to the reference, nats": "kl",
+    }
+    figure, axes = plt.subplots(1, len(panels), figsize=(15, 2.8), layout="constrained")
+    for axis, (title, name) in zip(axes, panels.items()):
+        values = [row[name] for row in rows]
+        axis.plot(steps, values, color=COLOURS[1], alpha=0.2)
+        axis.plot(steps, smooth(values, 0.95), color=COLOURS[1])
+        axis.set_title(title, fontsize=9)
+        axis.set_xlabel("step", fontsize=8)
+    save(figure, "grpo.png")
+
+
+def main(ladder):
+    def scored(run):
+        rows = read_jsonl(ladder / run / "eval/predictions.jsonl")
+        return [p for p in rows if p["split"] == "test"]
+
+    boxes = [p for p in scored("stage1") if p["question_type"] == "localization"]
+    direct, thought = scored("stage2"), scored("rl")
+
+    def right(predictions):
+        kinds = ("relative direction", "single_image", 1)
+        return [
+            p
+            for p in predictions
+            if (p["question_type"], p["kind"], p["scores"].get("accuracy")) == kinds
+        ]
+
+    keys = {p["question_id"]: p for p in right(thought)}
+    both = next(p for p in right(direct) if p["question_id"] in keys)
+    sampled = read_jsonl(ladder / "rl/completions.jsonl")[-8:]
+    several = next(p for p in boxes if len(p["truth"]) == 3)
+    stages(several, both, keys[both["question_id"]], sampled)
+    encoder(direct)
+    draw_samples(some(boxes, 8), DOCS / "samples.png")
+    floor(thought)
+    grpo(ladder / "rl")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

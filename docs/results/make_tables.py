@@ -1,0 +1,140 @@
+"""Write the tables and excerpts in README.md and docs/*.md:  python docs/results/make_tables.py
+
+A generated block stands between "<!-- KIND ARGUMENTS -->" and "<!-- end -->", and the function of
+that name below makes it: from scores.json and run.json of runs in docs/results, or from the source.
+A test fails when a block is stale, so a page cannot tell what no run has measured.
+"""
+
+import ast
+import re
+from pathlib import Path
+
+from nanoladder.files import read_json
+from nanoladder.ladder import ladder_table
+from nanoladder.tables import percent, percents, spatial
+
+ROOT = Path(__file__).parent.parent.parent
+PAGES = ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))
+MARKED = re.compile(r"(<!-- (\w+) (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
+BESIDE = {"constant": "best constant", "shuffled": "other pictures", "blank": "blank pictures"}
+
+
+def read_run(folder):
+    """scores.json of a run's folder, with its "run" (run.json) and its "name"."""
+    folder = ROOT / folder
+    scores, run = read_json(folder / "scores.json"), read_json(folder / "run.json")
+    return scores | {"run": run, "name": folder.name}
+
+
+def markdown(columns, rows):
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "".join(f"| {' | '.join(str(cell) for cell in line)} |\n" for line in lines)
+
+
+# ---------------------------------------------------------------- tables of runs
+
+
+def seeing(folder):
+    """The base's questions: the share of answers that are right to the letter."""
+    scores = read_run(folder)["seeing"]
+    test, ood = scores["test"], scores["ood"]
+    named = {kind: (t, ood["types"].get(kind, {})) for kind, t in test["types"].items()}
+    named[f"**all** ({test['n']} questions)"] = test, ood
+    rows = [
+        (name, percent(own["accuracy"]), percent(own["constant"]), percent(other.get("accuracy")))
+        for name, (own, other) in named.items()
+    ]
+    return markdown(("% of answers exactly right", "test", "most frequent answer", "ood"), rows)
+
+
+def runs(*folders):
+    """Boxes of several runs, on all levels together and on each."""
+    rows, levels = [], []
+    for folder in folders:
+        scores = read_run(folder)
+        test, ood = scores["localization"]["test"], scores["localization"]["ood"]
+        settings, minutes = scores["run"]["settings"], scores["run"]["minutes"]["train"]
+        low, high = test["interval"]
+        levels = [f"level {level}" for level in test["levels"]]
+        ious = [f"{level['iou']:.3f}" for level in test["levels"].values()]
+        first = (settings["init"], settings["steps"], round(minutes), f"**{test['iou']:.3f}**")
+        rows.append((*first, f"{low:.3f}-{high:.3f}", *ious, f"{ood['iou']:.3f}"))
+    return markdown(("from", "steps", "minutes", "mean IoU", "95 %", *levels, "ood"), rows)
+
+
+def ladder(*folders):
+    """The stages, one below the other: every benchmark, their mean, and boxes."""
+    table = ladder_table({run["name"]: run for run in map(read_run, folders)})
+    return markdown(table.columns, table.rows)
+
+
+def parts(*folders):
+    """The stages' overall scores: numbers, choices, and what answers earn without looking."""
+    rows = []
+    for run in map(read_run, folders):
+        own = {name: s for name, s in spatial(run).items() if not name.endswith("-ood")}
+        means = [
+            sum(s[key] for s in own.values()) / len(own)
+            for key in ("nq", "mcq", "avg", "constant", "shuffled")
+        ]
+        low_high = percents(run["intervals"]["overall"])
+        nq, mcq, average, *beside = map(percent, means)
+        rows.append((run["name"], nq, mcq, f"**{average}**", low_high, *beside))
+    columns = ("%", "NQ", "MCQ", "overall", "95 %", "best constant", "other pictures")
+    return markdown(columns, rows)
+
+
+def types(folder):
+    """Every type of question: the score, and in brackets what answers earn without looking."""
+    scores, found = read_run(folder), {}
+    own = {name: s for name, s in spatial(scores).items() if not name.endswith("-ood")}
+    for name, summary in own.items():
+        for kind, entry in summary["types"].items():
+            beside = ", ".join(percent(entry[key]) for key in BESIDE if key in entry)
+            found.setdefault(kind, {})[name] = f"{percent(entry['accuracy'])} ({beside})"
+    shown = ", ".join(words for key, words in BESIDE.items() if any(key in s for s in own.values()))
+    rows = [(kind, *(cells.get(name, "") for name in own)) for kind, cells in sorted(found.items())]
+    return markdown((f"score ({shown})", *own), rows)
+
+
+# ---------------------------------------------------------------- excerpts of the source
+
+
+def lines(*paths):
+    """How many lines each file has, and what its docstring says first."""
+    rows, total = [], 0
+    for path in paths:
+        text = (ROOT / path).read_text(encoding="utf-8")
+        count = len(text.splitlines())
+        first = ast.get_docstring(ast.parse(text)).split("\n")[0]
+        rows.append((f"[{path}]({path})", count, first))
+        total += count
+    return markdown(("file", "lines", "what it is"), [*rows, ("together", total, "")])
+
+
+def code(path, name):
+    """The source of a function or class, at most 20 lines, without its docstring."""
+    text = (ROOT / path).read_text(encoding="utf-8")
+    node = ast.parse(text)
+    for part in name.split("."):
+        node = next(n for n in node.body if getattr(n, "name", None) == part)
+    first = node.body[0]
+    has_doc = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)
+    skip = range(first.lineno, first.end_lineno + 1) if has_doc else ()
+    source = text.splitlines()
+    shown = [source[n - 1] for n in range(node.lineno, node.end_lineno + 1) if n not in skip]
+    indent = len(shown[0]) - len(shown[0].lstrip())
+    if len(shown) > 20:
+        raise ValueError(f"{path}: {name} has {len(shown)} lines, an excerpt at most 20")
+    body = "\n".join(line[indent:] for line in shown)
+    return f"```python\n{body}\n```\n"
+
+
+def rewritten(text):
+    """The text of a page with its generated blocks made anew."""
+    return MARKED.sub(lambda m: m[1] + globals()[m[2]](*m[3].split()) + m[4], text)
+
+
+if __name__ == "__main__":
+    for page in PAGES:
+        page.write_text(rewritten(page.read_text(encoding="utf-8")), encoding="utf-8")

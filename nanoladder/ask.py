@@ -1,0 +1,61 @@
+"""Ask a model about pictures, and see its answer as it is decoded.
+
+python -m nanoladder.generate --model runs/stage1 --image room.png "Locate the chair."
+python -m nanoladder.generate --model runs/stage1 --image room.png --out boxes.png "Find the bed."
+python -m nanoladder.generate --model RUN --image a.png b.png c.png "How many chairs are there?"
+
+The question comes last.
+"""
+
+import dataclasses
+from pathlib import Path
+
+from nanoladder.batches import encode_prompt
+from nanoladder.checkpoint import BASE, Policy
+from nanoladder.command import UserError, parse, setting
+from nanoladder.generate import generate
+from nanoladder.image import resized_size
+from nanoladder.pictures import draw_boxes
+from nanoladder.rewards import parse_boxes
+from nanoladder.runtime import start_runtime
+from nanoladder.schema import Row, check_images
+
+
+@dataclasses.dataclass
+class Settings:
+    model: str = setting(str(BASE), "run folder or Qwen2.5-VL folder")
+    image: tuple = setting((), "one or more pictures")
+    video: bool = setting(False, "the pictures are the frames of one video, two a second")
+    think: bool = setting(False, "ask the model to think before it answers")
+    out: str | None = setting(None, "PNG to write: the first picture with the boxes of the answer")
+    max_new_tokens: int = setting(256, "an answer that has not ended by then is cut")
+
+
+def main(argv):
+    """Print the answer to a question about pictures while it is decoded."""
+    question = argv.pop() if len(argv) > 1 else ""
+    s = parse(Settings, argv, doc=__doc__)
+    if not s.image or not question:
+        raise UserError("name pictures with --image, and put the question last")
+    data_type = "video" if s.video else "multi_view" if len(s.image) > 1 else "single_image"
+    paths = tuple(map(Path, s.image))
+    row = Row(1, question, "", paths, data_type, data_type, "text", "--image", think=s.think)
+    check_images([row])
+    model, tokenizer, image_config = Policy.load(s.model, device=start_runtime().device)
+    prompt, ids, printed = encode_prompt(row, tokenizer, image_config, model.config, True), [], ""
+
+    def print_token(new):
+        nonlocal printed
+        ids.extend(token for token in new.tolist() if token not in tokenizer.eos_ids)
+        text = tokenizer.decode(ids)
+        if not text.endswith("\ufffd"):  # half a character
+            print(text[len(printed) :], end="", flush=True)
+            printed = text
+
+    ends, banned = tokenizer.eos_ids, tokenizer.vision_ids
+    generate(model, [prompt], s.max_new_tokens, ends, banned_ids=banned, on_token=print_token)
+    print()
+    if s.out:
+        boxes = parse_boxes(tokenizer.decode(ids)) or []
+        draw_boxes(paths[0], boxes, resized_size(row.sizes[0], image_config), s.out)
+        print(f"{s.out}: {len(boxes)} box(es)")

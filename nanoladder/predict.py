@@ -1,0 +1,237 @@
+"""Asking a model: every row is answered, scored by nanoladder/rewards.py, and kept.
+
+predictions = predict(*policy, rows, start_runtime())      # policy: model, tokenizer, image_config
+"""
+
+import dataclasses
+import json
+from collections import Counter
+
+import numpy as np
+import torch
+
+from nanoladder.attention import image_attention, share_in_boxes
+from nanoladder.batches import encode_prompt
+from nanoladder.command import UserError, progress
+from nanoladder.files import write_jsonl
+from nanoladder.generate import generate
+from nanoladder.image import resized_size
+from nanoladder.prompts import boxes_in_input, prompt_text, target_text
+from nanoladder.rewards import answer_part, parse_boxes, read_answer, score_answer, score_boxes
+
+MAX_NEW_TOKENS = 192  # an answer that has not ended by then is cut
+
+
+class Journal:
+    """Answers in the order in which they were asked for; with a path, kept in a JSONL file.
+
+    A scoring that was killed and is started again takes the file's answers and asks only for the
+    rest. Its batches hold the same rows, so the file ends up the same. Only one rank writes.
+    """
+
+    def __init__(self, path=None, writes=True):
+        self.path, self.writes, self.file, self.records, self.found = path, writes, None, [], []
+        if path is not None and path.exists():
+            lines = path.read_bytes().split(b"\n")[:-1]  # a last line without its end was cut
+            try:
+                self.found = [json.loads(line) for line in lines]
+            except ValueError as error:
+                raise UserError(
+                    f"{path} is damaged ({error}); delete its folder to score anew"
+                ) from None
+
+    def replay(self, batch):
+        """The kept answers to a batch of rows; None where they must be asked for."""
+        kept = self.found[len(self.records) :][: len(batch)]
+        if len(kept) < len(batch):
+            return None
+        for number, (record, row) in enumerate(zip(kept, batch), len(self.records) + 1):
+            if (record["question_id"], record["prompt"]) != (row.question_id, prompt_text(row)):
+                raise UserError(
+                    f"{self.path}:{number} answers another question than {row.where}: the rows "
+                    "have changed since; delete the folder to score them anew"
+                )
+        self.records += kept
+        return kept
+
+    def keep(self, answers):
+        """Add new answers, in the file first."""
+        if self.path is not None and self.writes:
+            if self.file is None:
+                write_jsonl(self.path, self.records)  # without the part of a batch that a kill left
+                self.file, self.found = open(self.path, "a", encoding="utf-8"), []
+            lines = (json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers)
+            self.file.writelines(lines)
+            self.file.flush()
+        self.records += answers
+        return answers
+
+
+@torch.no_grad()
+def predict(
+    model,
+    tokenizer,
+    image_config,
+    rows,
+    runtime,
+    batch_size=128,
+    max_new_tokens=MAX_NEW_TOKENS,
+    temperature=0.0,
+    samples=0,
+    journal=None,
+    about=None,
+    title="evaluate",
+):
+    """Answers to the rows with their scores: a list of dicts in the rows' order.
+
+    Decoding is greedy at temperature 0. samples=N instead draws N answers to each row at
+    temperature 1 and tells their "semantic_entropy". `about` is added to every dict, and `journal`
+    keeps them on the way. Every rank must call this: each asks a share of every batch, all return
+    all answers.
+    """
+    model.eval()
+    journal, predictions = journal or Journal(), [None] * len(rows)
+    decoding = {"temperature": 1.0 if samples else temperature, "max_new_tokens": max_new_tokens}
+    per_row = max(1, samples)
+    size = max(1, batch_size // per_row)
+
+    def ask(batch, seed):
+        """Answers to a batch. Its own seed makes it independent of the batches before it."""
+        if not batch:
+            return []
+        prompts = [encode_prompt(row, tokenizer, image_config, model.config, True) for row in batch]
+        generator = torch.Generator(model.lm_head.weight.device).manual_seed(seed)
+        ends, banned = tokenizer.eos_ids, tokenizer.vision_ids
+        sampling = (ends, decoding["temperature"], banned, per_row, generator)
+        texts = generate(model, prompts, max_new_tokens, *sampling).texts(tokenizer)
+        answers = []
+        for k, row in enumerate(batch):
+            own = texts[k * per_row : (k + 1) * per_row]
+            scored = score_samples(own, row) if samples else score_one(own[0], row, image_config)
+            question = (about or {}) | describe(row, image_config)
+            answers.append({**question, **scored, "decoding": decoding})
+        return answers
+
+    order = asking_order(rows, image_config)
+    bar = progress(total=len(rows), desc=title, unit="row", disable=not runtime.main)
+    for first in range(0, len(order), size):
+        places = order[first : first + size]
+        batch = [rows[i] for i in places]
+        answers = journal.replay(batch)
+        if answers is None:
+            share = -(-len(batch) // runtime.world)
+            own = batch[share * runtime.rank :][:share]  # neighbours stay together
+            answers = journal.keep(runtime.gather(ask(own, first + runtime.rank)))
+        for i, answer in zip(places, answers):
+            predictions[i] = answer
+        bar.update(len(batch))
+    bar.close()
+    return predictions
+
+
+def asking_order(rows, image_config):
+    """Indices of rows, sorted by their pictures and then by the length of the true answer.
+
+    A batch runs until its longest answer is done, and encodes pictures that its rows share once.
+    """
+
+    def key(i):
+        images = rows[i].images
+        shared = images if len(images) > 1 else ()
+        return len(images), shared, len(target_text(rows[i], image_config)), i
+
+    return sorted(range(len(rows)), key=key)
+
+
+def describe(row, image_config):
+    """What was asked, and about what."""
+    return {
+        "question_id": row.question_id,
+        "kind": row.kind,
+        "question_type": row.question_type,
+        "form": row.form,
+        "task": row.task,
+        "source": row.source,
+        "level": row.level,
+        "images": [str(path) for path in row.images],
+        "input_size": resized_size(row.sizes[0], image_config),
+        "prompt": prompt_text(row),
+        "options": len(row.options),
+    }
+
+
+# ---------------------------------------------------------------- one answer, or several
+
+
+def score_one(text, row, image_config):
+    """An answer, what the scorer reads in it, the truth, and the scores."""
+    truth = boxes_in_input(row, image_config) if row.form == "boxes" else row.answer
+    scores = score_boxes(text, truth) if row.form == "boxes" else score_answer(text, row)
+    return {"answer": text, "parsed": parse_answer(text, row), "truth": truth, "scores": scores}
+
+
+def parse_answer(text, row):
+    """What an answer states, as read_answer has it, texts in lower case; None where unreadable."""
+    if row.form == "boxes":
+        return parse_boxes(text)
+    stated = read_answer(answer_part(text, row), row)
+    return stated.strip().lower() or None if row.form == "text" else stated
+
+
+def score_samples(texts, row):
+    """Sampled answers to a row and their semantic entropy in nats.
+
+    The entropy is 0 where all answers mean the same and ln N where all N differ. Answers mean the
+    same if the scorer reads the same in them (after Kuhn et al., arXiv 2302.09664); those that it
+    cannot read count as one meaning. Except for boxes there are also the truth and "scores": the
+    mean "accuracy" of the samples, and the accuracy of their "consensus".
+    """
+    meanings = Counter(json.dumps(parse_answer(text, row), sort_keys=True) for text in texts)
+    shares = np.array(list(meanings.values())) / len(texts)
+    found = {"samples": texts, "semantic_entropy": float((shares * np.log(1 / shares)).sum())}
+    if row.form == "boxes":
+        return found
+    accuracies = [score_answer(text, row)["accuracy"] for text in texts]
+    agreed = score_answer(consensus(texts, row), row)["accuracy"]
+    scores = {"accuracy": float(np.mean(accuracies)), "consensus": agreed}
+    return found | {"truth": row.answer, "scores": scores}
+
+
+def consensus(texts, row):
+    """The sampled answer that would score best on average if each of them were the truth in turn.
+
+    For choices it is the most frequent one (self-consistency, arXiv 2203.11171), for numbers the
+    one with the highest expected MRA.
+    """
+    truths = []
+    for answer in (answer_part(text, row) for text in texts):
+        stated = read_answer(answer, row)
+        if stated is not None:
+            truth = str(stated) if row.form in ("choice", "number") else answer
+            truths.append(dataclasses.replace(row, answer=truth))
+    return max(texts, key=lambda text: sum(score_answer(text, t)["accuracy"] for t in truths))
+
+
+# ---------------------------------------------------------------- attention
+
+
+def measure_attention(model, tokenizer, image_config, rows, predictions, journal):
+    """Where the model looked while it answered localization rows: one dict a row, in their order.
+
+    "attention" is a weight for each image token, [rows, columns]. "inside" is the share of it that
+    falls inside the asked objects' boxes, and "area" the share of the picture that these cover.
+    """
+    for row, prediction in progress(list(zip(rows, predictions)), desc="attention", unit="row"):
+        if journal.replay([row]) is None:
+            prompt = encode_prompt(row, tokenizer, image_config, model.config, ask=True)
+            _, height, width = prompt["grid_thw"][0]
+            weights = image_attention(model, prompt, tokenizer.answer(prediction["answer"]))
+            merge = image_config.merge_size
+            weights = weights.reshape(height // merge, width // merge)
+            boxes = [item["bbox_2d"] for item in prediction["truth"]]
+            inside, area = share_in_boxes(weights, boxes, prediction["input_size"])
+            names = ("split", "question_id", "images", "input_size", "prompt", "truth")
+            same = {name: prediction[name] for name in names}
+            rounded = [[float(f"{v:.3g}") for v in line] for line in weights.tolist()]
+            journal.keep([same | {"inside": inside, "area": area, "attention": rounded}])
+    return journal.records[-len(rows) :]

@@ -1,0 +1,84 @@
+"""What a data set may decide about its own training, and how its recipe is found.
+
+The core trains on any data folder with the defaults below. A data set that needs more (its own
+mixture, rates, order of difficulty, a loss of its own, data that is made when missing) has a file
+data/NAME/recipe.py with a subclass of Recipe called RECIPE. To swap the world, write one such file.
+"""
+
+import importlib
+from pathlib import Path
+
+from nanoladder.batches import plan_mixture
+from nanoladder.command import UserError
+from nanoladder.files import read_json
+from nanoladder.image import ImageConfig
+from nanoladder.prompts import prompt_text, target_text
+from nanoladder.runtime import cosine_schedule
+
+DATA = Path(__file__).parent.parent / "data"
+
+
+class Recipe:
+    """The defaults, which serve any folder of rows. s is always train.py's Settings."""
+
+    name = None  # kept in the settings of a run, and in the prepare.json of data that it made
+    version = 0  # of the data that it makes
+
+    def settings(self, stage):
+        """{setting: value} that differ from the script's defaults; stage is also "rl" or "eval"."""
+        return {}
+
+    def make(self, data, stage, kinds):
+        """Make the rows of these kinds that the folder `data` lacks."""
+
+    def select(self, s, rows):
+        """The training rows to learn from: by default without traces of unwanted modalities."""
+        return [row for row in rows if row.kind != "cold" or row.data_type in s.data_types]
+
+    def order(self, s, groups, shares):
+        """(epoch, group index, questions) of each of the run's s.steps * s.batch_size sequences."""
+        plan = plan_mixture(groups, shares, s.steps * s.batch_size, s.seed)
+        return [(epoch, i, s.questions_per_sequence) for epoch, i in plan]
+
+    def rate(self, s, step):
+        """Factor on the rates: a tenth of the steps up, then a cosine (the paper, section 4)."""
+        return cosine_schedule(step, s.steps, s.steps // 10)
+
+    def texts(self, rows):
+        """Texts that a new tokenizer is trained on."""
+        for row in rows[:: max(1, len(rows) // 100_000)]:
+            yield prompt_text(row)
+            yield target_text(row, ImageConfig())
+
+    def extra_tensors(self, s, image_config):
+        """The `extra` of batches.Dataset: a function of (row, grid_thw), or None."""
+        return None
+
+    def loss(self, s, answer_loss, tokenizer, image_config, rows):
+        """The module that computes a batch's loss from train.AnswerLoss: (sum, auxiliary mean)."""
+        return answer_loss
+
+
+def find_recipe(name=None, data=None):
+    """The recipe called `name`, or of the data folder, or (where neither is given) the shipped one.
+
+    A folder that no recipe made gets the defaults. UserError where the name is unknown, or where an
+    older version of the recipe made the folder.
+    """
+    made = Path(data or "", "prepare.json")
+    told = read_json(made) if data and made.is_file() else {}
+    if told and "recipe" not in told:
+        raise UserError(f"{data} was made by an older version: delete it, or name another --data")
+    shipped = [path.parent.name for path in sorted(DATA.glob("*/recipe.py"))]
+    name = name or told.get("recipe") or (shipped[0] if shipped and not data else None)
+    if name is None:
+        return Recipe()
+    if name not in shipped:
+        raise UserError(f"--recipe {name}: there is no data/{name}/recipe.py")
+    recipe = importlib.import_module(f"data.{name}.recipe").RECIPE()
+    if told.get("recipe") == name and told.get("version") != recipe.version:
+        raise UserError(
+            f"{data} was made by version {told.get('version')} of its recipe, and this is version "
+            f"{recipe.version}: delete it, or name another --data"
+        )
+    return recipe

@@ -1,0 +1,120 @@
+"""The process and its device: torchrun's ranks, mixed precision, seeds, learning rates."""
+
+import atexit
+import dataclasses
+import math
+import os
+import platform
+import random
+from contextlib import nullcontext
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+
+@dataclasses.dataclass
+class Runtime:
+    """This process among its peers: `torchrun` starts several, plain `python` one."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+    @property
+    def main(self):
+        return self.rank == 0
+
+    def say(self, *words):
+        """Print on the main rank alone."""
+        if self.main:
+            print(*words, flush=True)
+
+    def sum(self, value):
+        """Sum of a number over all ranks."""
+        if self.world == 1:
+            return value
+        total = torch.tensor(float(value), dtype=torch.float64, device=self.device)
+        dist.all_reduce(total)
+        return total.item()
+
+    def gather(self, items):
+        """The lists of all ranks, one after the other."""
+        if self.world == 1:
+            return items
+        parts = [None] * self.world
+        dist.all_gather_object(parts, items)
+        return [item for part in parts for item in part]
+
+    def wait(self):
+        """Until all ranks are here."""
+        if self.world > 1:
+            dist.barrier()
+
+
+def start_runtime():
+    """Join torchrun's process group if there is one, and pick CUDA where there is a GPU."""
+    world, local = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_RANK", 0))
+    device = torch.device("cuda", local) if torch.cuda.is_available() else torch.device("cpu")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+        torch.set_float32_matmul_precision("high")
+        # With a mask, cuDNN's attention can give NaN gradients on Hopper (pytorch#196678).
+        torch.backends.cuda.enable_cudnn_sdp(False)
+    if world > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        atexit.register(leave)
+    return Runtime(int(os.environ.get("RANK", 0)), world, device)
+
+
+def leave():
+    """Leave torchrun's process group, if this process is still in it."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def cuda_presets():
+    """What a GPU changes in the settings: bf16 where the hardware has it, and compiled graphs."""
+    if not torch.cuda.is_available():
+        return {}
+    return {"amp": torch.cuda.get_device_capability() >= (8, 0), "compile": True}
+
+
+def autocast(device, enabled):
+    """bf16 automatic mixed precision, which needs no loss scaling; nothing where not enabled."""
+    return torch.autocast(device.type, torch.bfloat16) if enabled else nullcontext()
+
+
+def to_device(batch, device):
+    """The dict with its tensors on the device."""
+    return {
+        name: value.to(device, non_blocking=True) if torch.is_tensor(value) else value
+        for name, value in batch.items()
+    }
+
+
+def seed_everything(seed):
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def cosine_schedule(step, steps, warmup, floor=0.02):
+    """Factor on the learning rate: from 0 up over `warmup` steps, then half a cosine to `floor`."""
+    if step < warmup:
+        return (step + 1) / warmup
+    done = (step - warmup) / max(1, steps - warmup)
+    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+def environment(device):
+    """What run.json says of the machine."""
+    cuda = device.type == "cuda"
+    name = torch.cuda.get_device_name(device) if cuda else platform.processor() or "CPU"
+    return {
+        "device": f"{device.type}: {name}",
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+    }

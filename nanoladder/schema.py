@@ -1,0 +1,403 @@
+"""The one schema of all data: folders of JSONL rows and pictures, read and checked.
+
+A data folder has a folder for each split (train, and val, test, ood if there are any), and a split
+has one file for each kind of rows: localization.jsonl, spatial.jsonl, cold.jsonl, or any other
+name. The rows have SpatialLadder-26k's fields (arXiv 2510.08531, section 3):
+
+    {"question_id": 7, "question": "Locate the chair.", "image": ["images/000007.png"],
+     "answer": [{"bbox_2d": [12, 34, 56, 78], "label": "chair"}], "data_type": "single_image"}
+
+data_type is single_image, multi_view or video (a list of frames). Boxes are in pixels of the
+picture as it is on the disk. The row says by itself in which form it is answered, and so how it is
+scored:
+
+    boxes     "answer" is a list of boxes
+    choice    "options": ["A. chair", "B. lamp"], and "answer" is the letter of one of them
+    number    "unit": "m", "cm", "m^2", any other word, or "" for a plain count; "answer" is digits
+    motion    "answer" is a camera's motion, "move_right:0.4,rotate_up:5"
+    text      anything else; it is compared word by word
+
+Further fields, all optional:
+
+    question_type    what the score is called in the tables
+    level            how hard the picture is; subsets keep the shares of the levels
+    task, source     what a published benchmark calls the row (nanoladder/benchmarks.py)
+    rationale        how the answer is found, which a training row may teach before the answer
+    sft_only         true: an easy row that helps fine-tuning, and that rl.py leaves out
+    prompt, solution in a row of cold.jsonl, instead of question and answer: a whole completion,
+                     <think>...</think><answer>lamp</answer>
+"""
+
+import json
+import math
+import zlib
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from string import ascii_uppercase
+
+import numpy as np
+from PIL import Image
+
+from nanoladder.command import UserError, progress
+from nanoladder.image import MAX_FILE_PIXELS
+from nanoladder.rewards import (
+    AREAS,
+    LENGTHS,
+    MOTION,
+    parse_choice,
+    parse_motion,
+    parse_thought,
+    plain_units,
+    unit_size,
+)
+
+DATA_TYPES = ("single_image", "multi_view", "video")
+# SpatialLadder-26k's own question types. Its rows do not state their units, so these are known
+# here.
+PAPER_CHOICES = ("relative distance", "relative direction", "appearance order")
+PAPER_UNITS = {
+    "object size": "cm",
+    "room size": "m^2",
+    "object count": "",
+    "absolute distance": "m",
+}
+HOLD_OUT = 50  # one scene in so many is kept from training, where a folder has no other split
+
+
+@dataclass(slots=True)
+class Row:
+    """One question about pictures. The docstring above explains its fields."""
+
+    question_id: int
+    question: str
+    answer: str | list
+    images: tuple[Path, ...]
+    data_type: str
+    kind: str  # its file's name; of spatial.jsonl its data_type
+    form: str  # boxes, choice, number, motion or text
+    where: str  # FILE:LINE, for error messages
+    question_type: str = ""
+    level: int = 0
+    unit: str = ""
+    options: tuple[str, ...] = ()
+    sizes: tuple[tuple[int, int], ...] = ()  # (width, height) of each image
+    task: str = ""
+    source: str = ""
+    rationale: str = ""
+    solution: str = ""
+    think: bool = False  # whether the prompt asks to think before answering
+    sft_only: bool = False
+
+
+# ---------------------------------------------------------------- files and splits
+
+
+def file_of(kind):
+    """Name of the file that holds the rows of a kind; the spatial kinds are the data types."""
+    return "spatial.jsonl" if kind in DATA_TYPES else f"{kind}.jsonl"
+
+
+def rows_of(rows, kind):
+    return [row for row in rows if row.kind == kind]
+
+
+def read_rows(path):
+    """The checked rows of a JSONL file. UserError names the file, the line and the remedy."""
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(
+            f"{path}: no such file; name another data folder with --data, or add these rows to it"
+        )
+    rows = []
+    with open(path, encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            where = f"{path}:{number}"
+            try:
+                raw = json.loads(line)
+            except ValueError as error:
+                raise UserError(f"{where}: not valid JSON ({error})") from None
+            if isinstance(raw, dict):  # the paper's cold-start rows have no number
+                raw.setdefault("question_id", number)
+            rows.append(check_row(raw, path.parent, where, path.stem))
+    if not rows:
+        raise UserError(f"{path}: no rows in it")
+    return rows
+
+
+def read_kinds(folder, kinds, limit=None, think=False):
+    """Checked rows of some kinds in a split's folder, at most `limit` of each.
+
+    think: whether the prompts of spatial questions ask to think first.
+    """
+    files = {name: read_rows(Path(folder) / name) for name in dict.fromkeys(map(file_of, kinds))}
+    rows = [row for kind in kinds for row in subset(rows_of(files[file_of(kind)], kind), limit)]
+    for row in rows:
+        row.think |= think and row.kind in DATA_TYPES
+    check_images(rows)
+    return rows
+
+
+def read_splits(folder, kinds, limits, think=False):
+    """{split: rows}: all of train, and at most limits[split] rows of each kind of val, test, ood.
+
+    Rows of cold.jsonl are for training only; what they teach is scored on spatial questions that
+    are thought about first. A folder with train alone (such as SpatialLadder-26k's) keeps one scene
+    in HOLD_OUT for val and test; a scene is a folder of pictures.
+    """
+    if folder is None:
+        raise UserError("name a folder of rows and pictures with --data")
+    folder, scored = Path(folder), scored_kinds(kinds)
+    rows = read_kinds(folder / "train", kinds, None, think)
+    if any((folder / split).is_dir() for split in limits):
+        think |= "cold" in kinds
+        splits = {
+            split: read_kinds(folder / split, scored, n, think) for split, n in limits.items()
+        }
+        return splits | {"train": rows}
+
+    def is_held_out(row):
+        return zlib.crc32(row.images[0].parent.name.encode()) % HOLD_OUT == 0
+
+    held = [row for row in rows if is_held_out(row)]
+    splits = {
+        split: [row for kind in scored for row in subset(rows_of(held, kind), limits[split])]
+        for split in ("val", "test")
+    }
+    return splits | {"train": [row for row in rows if not is_held_out(row)]}
+
+
+def scored_kinds(kinds):
+    """The kinds of rows on which a run that trains on `kinds` is scored."""
+    spatial = DATA_TYPES if "cold" in kinds else ()
+    return [kind for kind in dict.fromkeys([*kinds, *spatial]) if kind != "cold"]
+
+
+def parse_mixture(text):
+    """{kind: share} of --mix. UserError where it is not written as kind=share,kind=share."""
+    try:
+        shares = {k: float(share) for k, share in (part.split("=") for part in text.split(","))}
+    except ValueError:
+        raise UserError(f"--mix {text}: write it as localization=0.3,video=0.7") from None
+    if odd := [kind for kind, share in shares.items() if not share > 0]:
+        raise UserError(f"--mix {text}: the share of {odd[0]} must be above 0")
+    return shares
+
+
+def subset(rows, limit, seed=0):
+    """At most `limit` of the rows, always the same ones, in the rows' order; all if it is None.
+
+    Question types, their numbers of options and the levels keep their shares, and a smaller subset
+    lies inside a larger one.
+    """
+    if limit is None or limit >= len(rows):
+        return rows
+    rng, strata = np.random.default_rng(seed), {}
+    for i in rng.permutation(len(rows)):
+        stratum = (rows[i].question_type, len(rows[i].options), rows[i].level)
+        strata.setdefault(stratum, []).append(i)
+    # Each row's place in its stratum, as a share of the stratum: the lowest shares are taken.
+    places = [((n + 0.5) / len(group), i) for group in strata.values() for n, i in enumerate(group)]
+    return [rows[i] for i in sorted(i for _, i in sorted(places)[:limit])]
+
+
+def data_name(folder):
+    """What a data folder is called in tables: the name in its prepare.json, else the folder's."""
+    path = Path(folder) / "prepare.json"
+    made = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return made.get("recipe") or Path(folder).resolve().name
+
+
+# ---------------------------------------------------------------- one row
+
+
+def check_row(raw, folder, where, file="spatial"):
+    """The Row of a JSON value from FILE.jsonl, whose images lie in `folder`.
+
+    UserError that starts with `where` if the value is no valid row.
+    """
+    if not isinstance(raw, dict):
+        raise UserError(f"{where}: a row must be a JSON object, not {type(raw).__name__}")
+    if raw.get("solution"):
+        raw = question_of_trace(raw, where)
+    for field, types in (
+        ("question_id", int),
+        ("question", str),
+        ("answer", (str, list)),
+        ("image", list),
+    ):
+        if not isinstance(raw.get(field), types):
+            raise UserError(f"{where}: field '{field}' is missing or of the wrong type")
+    optional = {"task": str, "source": str, "rationale": str, "question_type": str}
+    for field, types in (optional | {"level": int, "sft_only": bool, "unit": str}).items():
+        if not isinstance(raw.get(field, types()), types):
+            raise UserError(f"{where}: field '{field}' must be of type {types.__name__}")
+    data_type, options = raw.get("data_type"), raw.get("options")
+    if data_type not in DATA_TYPES:
+        known = ", ".join(DATA_TYPES)
+        raise UserError(f"{where}: data_type is {data_type!r}, must be one of {known}")
+    if not raw["image"]:
+        raise UserError(f"{where}: no images; every row asks about at least one")
+    form, unit = check_answer(raw, where)
+    return Row(
+        question_id=raw["question_id"],
+        question=raw["question"],
+        answer=raw["answer"],
+        images=tuple(image_path(folder, name, where) for name in raw["image"]),
+        data_type=data_type,
+        kind=data_type if file == "spatial" else file,
+        form=form,
+        where=where,
+        question_type=raw.get("question_type") or ("localization" if form == "boxes" else form),
+        level=raw.get("level", 0),
+        unit=unit or "",
+        options=tuple(options or ()),
+        task=raw.get("task", ""),
+        source=raw.get("source", ""),
+        rationale=raw.get("rationale", ""),
+        solution=raw.get("solution") or "",
+        think=bool(raw.get("solution")),
+        sft_only=raw.get("sft_only", False),
+    )
+
+
+def question_of_trace(raw, where):
+    """A cold-start row with its question and answer: those of its prompt and its solution."""
+    solution = raw["solution"]
+    parts = parse_thought(solution) if isinstance(solution, str) else None
+    if parts is None:
+        form = "<think>...</think><answer>...</answer>"
+        raise UserError(f"{where}: a solution must be {form} and nothing else")
+    answer, options = parts[1].strip(), raw.get("options")
+    if isinstance(options, list) and all(isinstance(option, str) for option in options):
+        answer = parse_choice(answer, options) or answer
+    return {"question_type": "trace"} | raw | {"question": raw.get("prompt"), "answer": answer}
+
+
+def check_answer(raw, where):
+    """(form, unit) of a row's answer; UserError where the answer does not fit its form."""
+    answer, options, kind = raw["answer"], raw.get("options"), raw.get("question_type")
+    if isinstance(answer, list):
+        if options is not None:
+            raise UserError(f"{where}: options beside an answer of boxes; make them null")
+        if not answer:
+            raise UserError(f"{where}: empty answer; a localization row lists at least one box")
+        for item in answer:
+            check_box(item, where)
+        return "boxes", None
+    if options is not None or kind in PAPER_CHOICES:
+        if "unit" in raw:
+            raise UserError(f"{where}: a row has options or a unit, not both")
+        check_options(options, answer, where)
+        return "choice", None
+    unit = raw.get("unit", PAPER_UNITS.get(kind))
+    if unit is not None:
+        check_number(answer, unit, where)
+        return "number", unit
+    stated = parse_motion(answer) is not None
+    if stated and not MOTION.sub("", answer.lower()).strip(" ,;."):
+        return "motion", None
+    return "text", None
+
+
+def check_options(options, answer, where):
+    several = isinstance(options, list) and len(options) > 1
+    if not (several and all(isinstance(option, str) for option in options)):
+        raise UserError(
+            f"{where}: a choice needs its options, a list of two or more strings such as 'A. yes'"
+        )
+    for letter, option in zip(ascii_uppercase, options):
+        if not option.startswith(f"{letter}. "):
+            raise UserError(f"{where}: option {option!r} must start with '{letter}. '")
+    if answer not in (letters := list(ascii_uppercase[: len(options)])):
+        known = ", ".join(letters)
+        raise UserError(f"{where}: answer {answer!r} is none of the options' letters {known}")
+
+
+def check_number(answer, unit, where):
+    try:
+        value = float(answer)
+    except ValueError:
+        value = math.nan
+    is_size = unit == "" or any(unit_size(plain_units(unit), table) for table in (LENGTHS, AREAS))
+    if not math.isfinite(value) or (is_size and value < 0):
+        least = ", 0 or more," if is_size else ""
+        raise UserError(f"{where}: answer {answer!r} must be a number{least} without its unit")
+
+
+def check_box(item, where):
+    box = item.get("bbox_2d") if isinstance(item, dict) else None
+    numbers = isinstance(box, list) and all(isinstance(v, (int, float)) for v in box)
+    if not (numbers and len(box) == 4):
+        raise UserError(f"{where}: bbox_2d must be a list of four numbers [x1, y1, x2, y2]")
+    if not isinstance(item.get("label"), str):
+        raise UserError(f"{where}: a box needs a label")
+    if not (0 <= box[0] < box[2] and 0 <= box[1] < box[3]):
+        raise UserError(f"{where}: box {box} is empty, inverted or starts outside its image")
+
+
+def image_path(folder, name, where):
+    """folder/name; UserError where that lies outside the folder."""
+    path = inside(folder, name) if isinstance(name, str) else None
+    if path is None:
+        raise UserError(
+            f"{where}: image path {name!r} leaves the data folder; use paths relative to {folder}"
+        )
+    return path
+
+
+@lru_cache(maxsize=1 << 20)
+def inside(root, name):
+    """root/name, or None where that is not inside root: absolute, with `..`, or behind a link."""
+    path = root / name
+    return path if path.resolve().is_relative_to(root.resolve()) else None
+
+
+# ---------------------------------------------------------------- pictures
+
+
+def check_images(rows):
+    """Open every picture once, set `row.sizes`, and hold the rows' boxes against their pictures.
+
+    UserError that names the row where a picture is missing, truncated or absurdly large, where a
+    video's frames have different sizes, or where a box reaches outside its picture.
+    """
+    sizes = {}
+    for row in rows:
+        for path in row.images:
+            sizes.setdefault(path, row.where)
+    for path, where in progress(sizes.items(), desc="check images", unit="image"):
+        try:
+            with Image.open(path) as image:
+                if image.width * image.height > MAX_FILE_PIXELS:
+                    pixels = f"{image.width}x{image.height} pixels"
+                    raise UserError(f"{where}: {path} has {pixels}, which is no photograph")
+                sizes[path] = image.size
+                image.verify()
+        except UserError:
+            raise
+        except FileNotFoundError:
+            raise UserError(f"{where}: no image {path}") from None
+        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+            raise UserError(f"{where}: {path} is not a readable image ({error})") from None
+    for row in rows:
+        row.sizes = tuple(sizes[path] for path in row.images)
+        check_sizes(row)
+
+
+def check_sizes(row):
+    """UserError where a video's frames differ in size, or a box reaches outside its picture."""
+    if row.data_type == "video" and len(set(row.sizes)) > 1:
+        found = ", ".join(f"{width}x{height}" for width, height in sorted(set(row.sizes)))
+        raise UserError(
+            f"{row.where}: frames of mixed sizes ({found}); resize a video's frames to one size"
+        )
+    if row.form == "boxes":
+        width, height = row.sizes[0]
+        for item in row.answer:
+            x2, y2 = item["bbox_2d"][2:]
+            if x2 > width or y2 > height:
+                box = item["bbox_2d"]
+                raise UserError(
+                    f"{row.where}: box {box} reaches outside its {width}x{height} image"
+                )

@@ -1,0 +1,206 @@
+"""Scoring a model on held-out rows: what is asked beside the plain questions, and scores.json.
+
+scorer = Scorer(policy, Summary(train_rows, image_config), runtime, name="mydata")
+scores, answers = scorer.score({"test": test_rows, "ood": ood_rows})
+"""
+
+import dataclasses
+import time
+from collections import Counter, defaultdict
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from nanoladder.benchmarks import BENCHMARKS
+from nanoladder.files import read_jsonl, write_json, write_jsonl
+from nanoladder.pictures import draw_attention, draw_samples
+from nanoladder.predict import Journal, measure_attention, predict
+from nanoladder.schema import DATA_TYPES, data_name, read_kinds, rows_of, scored_kinds
+from nanoladder.summaries import (
+    best_constant_box,
+    overall_interval,
+    set_beside,
+    summarize_answers,
+    summarize_benchmark,
+    summarize_localization,
+    summarize_spatial,
+)
+from nanoladder.tables import as_text, overview, tables
+
+SHORT = {"single_image": "si", "multi_view": "mv", "video": "video"}  # as SPBench-SI and -MV
+VAL_ROWS = 200  # rows of a score during training, all kinds together
+
+
+class Summary:
+    """Scores of predictions of one kind, beside constant answers fitted on training rows."""
+
+    def __init__(self, train_rows, image_config):
+        self.rows, self.image_config = defaultdict(list), image_config
+        for row in train_rows:
+            self.rows[row.kind].append(row)
+
+    @cached_property
+    def constant_box(self):
+        boxes = [row for rows in self.rows.values() for row in rows if row.form == "boxes"]
+        return best_constant_box(boxes[:5000], self.image_config) if boxes else [0, 0, 0, 0]
+
+    def __call__(self, kind, predictions):
+        if predictions[0]["form"] == "boxes":
+            return summarize_localization(predictions, self.constant_box)
+        if kind in DATA_TYPES:
+            return summarize_spatial(predictions, self.rows[kind])
+        return summarize_answers(predictions, self.rows[kind])
+
+
+def scorer_of_run(policy, splits, data, runtime, max_new_tokens):
+    """The Scorer of a run that trains on the data folder `data`.
+
+    Constant answers are fitted on training rows, also for kinds that the run does not train on.
+    """
+    others = {row.kind for row in splits["test"]} - {row.kind for row in splits["train"]}
+    rows = splits["train"] + read_kinds(Path(data) / "train", sorted(others))
+    summarize = Summary(rows, policy.image_config)
+    return Scorer(policy, summarize, runtime, data_name(data), max_new_tokens=max_new_tokens)
+
+
+class Scorer:
+    """How a model is scored on held-out rows. Every rank must call its methods.
+
+    policy: (model, tokenizer, image_config). name: that of the data; its spatial rows become the
+    benchmarks NAME-si, NAME-mv and NAME-video, and those of the split ood the same with -ood.
+    folder: where answers are kept on the way. samples and decoding: as predict takes them.
+    attention: whether to measure where localization answers look. blank: scores.json of a model
+    trained on blank pictures, to show beside.
+    """
+
+    def __init__(
+        self,
+        policy,
+        summarize,
+        runtime,
+        name,
+        folder=None,
+        samples=0,
+        attention=False,
+        blank=None,
+        **decoding,
+    ):
+        self.policy, self.summarize, self.runtime, self.name = policy, summarize, runtime, name
+        self.samples, self.attention, self.blank = samples, attention, blank or {}
+        self.decoding = decoding
+        self.journals = {
+            file: Journal(Path(folder) / f"{file}.jsonl" if folder else None, runtime.main)
+            for file in ("predictions", "shuffled", "samples", "attention")
+        }
+
+    def validate(self, step, rows):
+        """{kind: summary} of validation rows, and a printed line for each."""
+        scores = {}
+        for kind in dict.fromkeys(row.kind for row in rows):
+            asked = rows_of(rows, kind)
+            answers = predict(*self.policy, asked, self.runtime, title="validate", **self.decoding)
+            scores[kind] = self.summarize(kind, answers)
+            if self.runtime.main:
+                tqdm.write(f"step {step}: validation, {kind}: {in_words(scores[kind])}")
+        return scores
+
+    def score(self, splits):
+        """(scores.json's content, predictions) of {split: rows}, with printed tables.
+
+        A split may also be a published benchmark under its own name (nanoladder/benchmarks.py).
+        """
+        scores = {}
+        for split, rows in splits.items():
+            if split in BENCHMARKS:
+                answers = self.ask(rows, split, "score", "predictions")
+                scores[split] = summarize_benchmark(split, answers)
+                continue
+            suffix, benchmarks = "-ood" if split == "ood" else "", {}
+            for kind in dict.fromkeys(row.kind for row in rows):
+                benchmark = f"{self.name}-{SHORT[kind]}{suffix}" if kind in SHORT else None
+                summary, answers = self.score_kind(rows_of(rows, kind), kind, split, benchmark)
+                if benchmark:
+                    scores[benchmark], benchmarks[benchmark] = summary, answers
+                else:
+                    scores.setdefault(kind, {})[split] = summary
+            if benchmarks:
+                averages = [scores[benchmark]["avg"] for benchmark in benchmarks]
+                scores["overall" + suffix] = float(np.mean(averages))
+                low_high = overall_interval(list(benchmarks.values()))
+                scores.setdefault("intervals", {})["overall" + suffix] = low_high
+        self.runtime.say(as_text(tables(scores) + overview(scores)))
+        return scores, self.journals["predictions"].records
+
+    def ask(self, rows, split, title, file, **options):
+        start, title = time.time(), f"{title}, {split}"
+        options |= {"journal": self.journals[file], "about": {"split": split}, "title": title}
+        answers = predict(*self.policy, rows, self.runtime, **options, **self.decoding)
+        self.runtime.say(f"{title}: {len(rows)} rows in {time.time() - start:.1f} s")
+        return answers
+
+    def score_kind(self, rows, kind, split, benchmark):
+        """(summary, predictions) of one kind of rows; of a benchmark also what guessing earns."""
+        predictions = self.ask(rows, split, f"score {kind}", "predictions")
+        summary = self.summarize(kind, predictions)
+        if benchmark:
+            mixed = self.ask(shuffled(rows), split, f"{kind} with shuffled images", "shuffled")
+            set_beside(summary, "shuffled", self.summarize(kind, mixed))
+            if benchmark in self.blank:
+                set_beside(summary, "blank", self.blank[benchmark])
+        if self.samples:
+            sampled = self.ask(rows, split, f"sample {kind}", "samples", samples=self.samples)
+            entropies = [p["semantic_entropy"] for p in sampled]
+            summary["semantic_entropy"] = float(np.mean(entropies))
+            if benchmark:
+                agreed = [p | {"scores": {"accuracy": p["scores"]["consensus"]}} for p in sampled]
+                set_beside(summary, "sampled", self.summarize(kind, sampled))
+                set_beside(summary, "consensus", self.summarize(kind, agreed))
+        if self.attention and rows[0].form == "boxes" and self.runtime.main:  # one rank does it
+            found = measure_attention(*self.policy, rows, predictions, self.journals["attention"])
+            means = {key: float(np.mean([f[key] for f in found])) for key in ("inside", "area")}
+            summary["attention"] = means
+        return summary, predictions
+
+
+def val_limits(kinds, eval_rows):
+    """The limits of schema.read_splits for a run that trains on these kinds."""
+    each = VAL_ROWS // len(scored_kinds(kinds))
+    return {"val": each, "test": eval_rows, "ood": eval_rows}
+
+
+def in_words(summary):
+    """The numbers of a summary in one line."""
+    numbers = {name: v for name, v in summary.items() if isinstance(v, (int, float))}
+    shown = (f"{v:.3f}" if isinstance(v, float) else str(v) for v in numbers.values())
+    return ", ".join(f"{name} {value}" for name, value in zip(numbers, shown))
+
+
+def shuffled(rows):
+    """The rows with the pictures of other rows: what is still answered right did not need its own.
+
+    Rows about the same pictures stand side by side in the order used here, and each row takes the
+    pictures of one farther away than any such neighbour. If more than half of all rows are about
+    the same pictures, some must keep theirs.
+    """
+    order = sorted(range(len(rows)), key=lambda i: rows[i].images)
+    most = max(Counter(row.images for row in rows).values())
+    taken = dict(zip(order, order[most:] + order[:most]))
+    return [dataclasses.replace(row, images=rows[taken[i]].images) for i, row in enumerate(rows)]
+
+
+def some(items, most=24):
+    """At most so many of the items, evenly from all of them."""
+    return items[:: -(-len(items) // most)] if items else []
+
+
+def write_scores(folder, scores, answers):
+    """Keep every answer, draw some boxes, and write scores.json last: it marks a finished run."""
+    write_jsonl(folder / "predictions.jsonl", answers)
+    if boxes := [p for p in answers if p["split"] == "test" and p["form"] == "boxes"]:
+        draw_samples(some(boxes), folder / "samples.png")
+    if (folder / "attention.jsonl").exists():
+        attention = read_jsonl(folder / "attention.jsonl")
+        draw_attention(some(attention), folder / "attention.png")
+    write_json(folder / "scores.json", scores)

@@ -1,0 +1,265 @@
+"""Rows: which are accepted, which are refused and how, which are held out, and fixed subsets."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nanoladder import schema
+from nanoladder.command import UserError
+from nanoladder.schema import (
+    PAPER_CHOICES,
+    PAPER_UNITS,
+    check_images,
+    check_row,
+    data_name,
+    parse_mixture,
+    read_kinds,
+    read_rows,
+    read_splits,
+    subset,
+)
+
+BOXES = {
+    "question_id": 1,
+    "question": "Locate the chair.",
+    "answer": [{"bbox_2d": [4, 5, 20, 30], "label": "chair"}],
+    "image": ["a.png"],
+    "data_type": "single_image",
+    "level": 2,
+}
+CHOICE = BOXES | {
+    "question_type": "relative distance",
+    "options": ["A. chair", "B. lamp"],
+    "answer": "B",
+}
+NUMBER = BOXES | {"question_type": "object size", "options": None, "answer": "87"}
+TRACE = {key: value for key, value in BOXES.items() if key not in ("question", "answer")} | {
+    "prompt": "Which is nearer?",
+    "solution": "<think>The lamp is.</think><answer>lamp</answer>",
+}
+
+
+def write_rows(folder, *rows, name="rows"):
+    """FOLDER/NAME.jsonl with these rows or lines, and a picture a.png of noise."""
+    noise = np.random.default_rng(0).integers(0, 255, (96, 96, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(folder / "a.png")
+    lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+    path = folder / f"{name}.jsonl"
+    path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    return path
+
+
+# ---------------------------------------------------------------- rows that are refused
+
+
+@pytest.mark.parametrize("change, complaint", [
+    ("{broken", "not valid JSON"),
+    ("[1, 2]", "must be a JSON object"),
+    ({"question": None}, "field 'question'"),
+    ({"question_id": "seven"}, "field 'question_id'"),
+    ({"answer": 3}, "field 'answer'"),
+    ({"answer": []}, "empty answer"),
+    ({"answer": [{"label": "chair"}]}, "four numbers"),
+    ({"answer": [{"bbox_2d": [1, 2, 3, 4]}]}, "needs a label"),
+    ({"answer": [{"bbox_2d": [9, 2, 3, 4], "label": "chair"}]}, "inverted"),
+    ({"answer": [{"bbox_2d": [-1, 2, 3, 4], "label": "chair"}]}, "outside its image"),
+    ({"answer": [{"bbox_2d": [1, 2, 97, 4], "label": "chair"}]}, "reaches outside its 96x96 image"),
+    ({"data_type": "hologram"}, "data_type is 'hologram', must be one of"),
+    ({"image": []}, "no images"),
+    ({"image": ["../a.png"]}, "leaves the data folder"),
+    ({"image": ["/etc/passwd"]}, "leaves the data folder"),
+    ({"image": ["gone.png"]}, "no image"),
+    ({"image": ["cut.png"]}, "not a readable image"),
+    ({"image": ["link/a.png"]}, "leaves the data folder"),
+    ({"question_type": ["object size"]}, "field 'question_type' must be of type str"),
+    ({"options": ["A. chair", "B. lamp"]}, "options beside an answer of boxes"),
+    (CHOICE | {"options": None}, "a choice needs its options"),
+    (CHOICE | {"options": ["A. chair"], "answer": "A"}, "two or more"),
+    (CHOICE | {"options": ["A. chair", 2]}, "two or more strings"),
+    (CHOICE | {"options": ["chair", "lamp"]}, "option 'chair' must start with 'A. '"),
+    (CHOICE | {"answer": "C"}, "answer 'C' is none of the options' letters A, B"),
+    (CHOICE | {"answer": "B. lamp"}, "none of the options' letters"),
+    (CHOICE | {"answer": ""}, "none of the options' letters"),
+    (CHOICE | {"unit": "m"}, "options or a unit, not both"),
+    (NUMBER | {"options": ["A. 1", "B. 2"]}, "answer '87' is none of the options' letters A, B"),
+    (NUMBER | {"unit": 5}, "field 'unit' must be of type str"),
+    (NUMBER | {"answer": "87 cm"}, "must be a number, 0 or more, without its unit"),
+    (NUMBER | {"answer": "-1"}, "must be a number, 0 or more"),
+    (NUMBER | {"answer": "nan"}, "must be a number, 0 or more"),
+    (NUMBER | {"answer": "inf"}, "must be a number, 0 or more"),
+    (NUMBER | {"unit": "", "answer": "-2"}, "must be a number, 0 or more"),
+    (NUMBER | {"unit": "square feet", "answer": "-2"}, "must be a number, 0 or more"),
+    (NUMBER | {"unit": "degrees", "answer": "left"}, "answer 'left' must be a number without"),
+    ({"source": 3}, "field 'source' must be of type str"),
+    ({"rationale": ["It is."]}, "field 'rationale' must be of type str"),
+    ({"level": "hard"}, "field 'level' must be of type int"),
+    ({"sft_only": 1}, "field 'sft_only' must be of type bool"),
+    (TRACE | {"solution": "lamp"}, "a solution must be <think>...</think><answer>"),
+    (TRACE | {"prompt": None}, "field 'question'"),
+    (NUMBER | {"image": ["a.png", "wide.png"], "data_type": "video"},
+     r"frames of mixed sizes \(96x96, 128x96\); resize"),
+])  # fmt: skip
+def test_a_bad_row_is_named_in_one_line(tmp_path, change, complaint):
+    inside = tmp_path / "data"
+    inside.mkdir()
+    path = write_rows(inside, BOXES, change if isinstance(change, str) else BOXES | change)
+    (inside / "cut.png").write_bytes((inside / "a.png").read_bytes()[:2000])
+    (inside / "link").symlink_to(tmp_path)
+    Image.new("RGB", (128, 96)).save(inside / "wide.png")
+    (tmp_path / "a.png").write_bytes((inside / "a.png").read_bytes())
+    with pytest.raises(UserError, match=complaint) as error:
+        check_images(read_rows(path))
+    assert str(error.value).startswith(f"{path}:2: ") and "\n" not in str(error.value)
+
+
+def test_an_absurdly_large_image_is_refused_unread(tmp_path):
+    path = write_rows(tmp_path, BOXES)
+    Image.new("1", (20_000, 20_000)).save(tmp_path / "a.png")
+    with pytest.raises(UserError, match="rows.jsonl:1"):
+        check_images(read_rows(path))
+
+
+def test_missing_and_empty_files_are_refused(tmp_path):
+    with pytest.raises(UserError, match="no such file"):
+        read_rows(tmp_path / "rows.jsonl")
+    (tmp_path / "rows.jsonl").write_text("", encoding="utf-8")
+    with pytest.raises(UserError, match="no rows"):
+        read_rows(tmp_path / "rows.jsonl")
+
+
+# ---------------------------------------------------------------- what a row says about itself
+
+
+@pytest.mark.parametrize("raw, form, unit", [
+    (BOXES, "boxes", ""),
+    (BOXES | {"question_type": "smell"}, "boxes", ""),  # any name of a type will do
+    (CHOICE, "choice", ""),
+    (CHOICE | {"question_type": "smell"}, "choice", ""),
+    (NUMBER, "number", "cm"),
+    (NUMBER | {"unit": "m"}, "number", "m"),  # a row's own unit comes before the paper's
+    (NUMBER | {"question_type": "weight", "unit": "kg", "answer": "-3.5"}, "number", "kg"),
+    (NUMBER | {"question_type": "weight", "unit": ""}, "number", ""),
+    (NUMBER | {"question_type": "weight"}, "text", ""),  # without a unit it may be a house number
+    (NUMBER | {"answer": "move_right:0.4, rotate_up:5", "question_type": "view"}, "motion", ""),
+    (NUMBER | {"answer": "move_right:0.4 and stay", "question_type": "view"}, "text", ""),
+    (NUMBER | {"answer": "to the left", "question_type": "view"}, "text", ""),
+])  # fmt: skip
+def test_a_row_has_the_form_of_its_answer(raw, form, unit):
+    row = check_row(raw, Path("data"), "rows.jsonl:1")
+    assert (row.form, row.unit, row.answer) == (form, unit, raw["answer"])
+    assert row.options == tuple(raw.get("options") or ())
+    assert row.question_type == raw.get("question_type", "localization")
+
+
+def test_a_type_that_is_not_named_is_called_after_the_form():
+    for raw, name in (
+        (BOXES, "localization"),
+        (CHOICE, "choice"),
+        (NUMBER | {"unit": "m"}, "number"),
+    ):
+        unnamed = {key: value for key, value in raw.items() if key != "question_type"}
+        assert check_row(unnamed, Path("data"), "rows.jsonl:1").question_type == name
+
+
+def test_the_papers_types_need_neither_unit_nor_form(tmp_path):
+    choices = [CHOICE | {"question_type": name} for name in PAPER_CHOICES]
+    numbers = [NUMBER | {"question_type": name} for name in PAPER_UNITS]
+    rows = read_rows(write_rows(tmp_path, *choices, *numbers))
+    assert [row.form for row in rows] == ["choice"] * len(choices) + ["number"] * len(numbers)
+    assert [row.unit for row in rows[len(choices) :]] == list(PAPER_UNITS.values())
+
+
+def test_a_kind_is_the_name_of_its_file(tmp_path):
+    for name in ("localization", "smells"):
+        rows = read_rows(write_rows(tmp_path, BOXES, CHOICE, name=name))
+        assert [row.kind for row in rows] == [name, name]
+    video = NUMBER | {"data_type": "video"}
+    rows = read_rows(write_rows(tmp_path, CHOICE, video, name="spatial"))
+    assert [row.kind for row in rows] == ["single_image", "video"]
+    found = read_kinds(tmp_path, ["video", "smells"])
+    assert [row.kind for row in found] == ["video", "smells", "smells"]
+    assert all(row.sizes == ((96, 96),) for row in found)
+
+
+def test_a_trace_has_the_answer_of_its_solution(tmp_path):
+    choice = TRACE | {"options": ["A. chair", "B. lamp"], "question_id": None}
+    del choice["question_id"]  # as the paper's rows
+    number = TRACE | {"solution": "<think>3</think><answer> 3 </answer>", "unit": "m"}
+    text, choice, number = read_rows(write_rows(tmp_path, TRACE, choice, number, name="cold"))
+    assert [row.form for row in (text, choice, number)] == ["text", "choice", "number"]
+    assert [row.answer for row in (text, choice, number)] == ["lamp", "B", "3"]
+    assert choice.question_id == 2 and choice.question == "Which is nearer?"
+    for row in (text, choice, number):
+        assert row.think and row.kind == "cold" and row.question_type == "trace"
+
+
+# ---------------------------------------------------------------- folders
+
+
+def test_a_folder_without_held_out_rows_keeps_scenes_back(tmp_path, monkeypatch):
+    """No scene is both trained on and scored, in a folder as data/spatialladder makes it."""
+    monkeypatch.setattr(schema, "HOLD_OUT", 4)
+    train = tmp_path / "train"
+    train.mkdir()
+    names = [f"images/scene{k}/{shot}.png" for k in range(40) for shot in "ab"]
+    write_rows(train, *(BOXES | {"image": [name]} for name in names), name="localization")
+    for name in names:
+        (train / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (96, 96)).save(train / name)
+    limits = {"val": 4, "test": None, "ood": None}
+    splits = read_splits(tmp_path, ["localization"], limits)
+    scenes = {split: {row.images[0].parent for row in rows} for split, rows in splits.items()}
+    assert set(splits) == {"train", "val", "test"} and len(splits["val"]) == 4
+    assert not scenes["train"] & scenes["test"]
+    assert len(splits["train"]) + len(splits["test"]) == len(names)
+    assert 4 <= len(splits["test"]) <= 36
+    (tmp_path / "ood").mkdir()  # now the folder has a split of its own
+    with pytest.raises(UserError, match="val/localization.jsonl: no such file"):
+        read_splits(tmp_path, ["localization"], limits)
+
+
+def test_the_images_of_rows_lie_inside_their_folder(rooms):
+    found = read_rows(rooms / "test" / "localization.jsonl")
+    assert all(Path(image).is_relative_to(rooms) for row in found for image in row.images)
+
+
+def test_data_is_named_after_its_recipe_or_its_folder(rooms, tmp_path):
+    assert data_name(rooms) == "rooms" and data_name(tmp_path / "mine") == "mine"
+
+
+def test_a_subset_is_always_the_same_and_like_the_whole():
+    rng, rows = np.random.default_rng(7), []
+    for i in range(1000):
+        count = int(rng.choice([0, 0, 2, 3, 4]))
+        options = [f"{letter}. {letter}" for letter in "ABCD"[:count]]
+        told = {"options": options, "answer": "A"} if count else {"unit": "m", "answer": "3"}
+        name = f"type {rng.integers(2)}"
+        raw = BOXES | told | {"question_type": name, "question_id": i, "level": 1 + i % 3}
+        rows.append(check_row(raw, Path("data"), "rows.jsonl:1"))
+    few, more = subset(rows, 300), subset(rows, 600)
+    assert len(few) == 300 and few == subset(rows, 300)
+    assert subset(rows, None) == rows == subset(rows, 5000)
+    ids = [row.question_id for row in few]
+    assert ids == sorted(ids) and set(ids) < {row.question_id for row in more}
+
+    def stratum(row):
+        return row.question_type, len(row.options), row.level
+
+    for wanted in {stratum(row) for row in rows}:
+        whole, part = (sum(stratum(row) == wanted for row in some) for some in (rows, few))
+        assert abs(part - 0.3 * whole) <= 1
+    assert subset([replace(row, level=0) for row in rows], 300) != few
+
+
+def test_a_mixture_is_read_from_the_command_line():
+    assert parse_mixture("localization=0.3,video=1") == {"localization": 0.3, "video": 1.0}
+    for text in ("localization", "localization=much", "localization=1,", "a=1=2"):
+        with pytest.raises(UserError, match="write it as localization=0.3,video=0.7"):
+            parse_mixture(text)
+    for share in ("0", "-1", "nan"):
+        with pytest.raises(UserError, match="the share of video must be above 0"):
+            parse_mixture(f"localization=1,video={share}")
