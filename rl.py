@@ -7,7 +7,6 @@
     torchrun --nproc_per_node 2 rl.py          # each rank answers its share of the prompts
 
 One step:
-
     1. take B prompts
     2. let the policy answer each prompt G times at temperature 1            (rollout)
     3. reward each answer: format (0 or 1) + accuracy (0 to 1)               (reward)
@@ -108,10 +107,11 @@ def presets(given):
     values |= LOCALIZATION if given.get("task") == "localization" else {}
     if given.get("resume"):
         return resumed_settings(Settings, given.get("out", values.get("out", Settings.out)))
-    values |= find_recipe(None, given.get("data")).settings(given.get("task", "rl"))
+    stage = "rl-localization" if given.get("task") == "localization" else "rl"
+    values |= find_recipe(None, given.get("data")).settings(stage) | cuda_presets()
     if "model" in given:
-        return values | cuda_presets() | QWEN | ({"lr": 1e-5} if given.get("lora_rank") else {})
-    return values | cuda_presets()
+        values |= QWEN | ({"lr": 1e-5} if given.get("lora_rank") else {})
+    return values
 
 
 # ---------------------------------------------------------------- rollout and advantages

@@ -25,7 +25,10 @@ class Recipe:
     version = 0  # of the data that it makes
 
     def settings(self, stage):
-        """{setting: value} that differ from the script's defaults; stage is also "rl" or "eval"."""
+        """{setting: value} that differ from the script's defaults.
+
+        stage: "0", "1", "2", "cold", "rl", "rl-localization" or "eval".
+        """
         return {}
 
     def make(self, data, stage, kinds):

@@ -15,6 +15,7 @@ from nanoladder.checkpoint import (
     CheckpointError,
     config_from_hf,
     config_to_hf,
+    find,
     load,
     load_image_config,
     load_state,
@@ -23,7 +24,7 @@ from nanoladder.checkpoint import (
 )
 from nanoladder.command import UserError
 from nanoladder.image import ImageConfig, preprocess
-from nanoladder.model import PRESETS, Qwen2_5_VL, mrope_position_ids
+from nanoladder.model import PRESETS, Config, Qwen2_5_VL, mrope_position_ids
 
 NANO = dataclasses.replace(
     PRESETS["nano"],
@@ -78,6 +79,13 @@ def test_saved_checkpoint_comes_back(saved):
         again.model.norm.weight.zero_()
     assert torch.equal(load(folder)[0].model.norm.weight, model.model.norm.weight)
     assert load(folder, dtype=torch.bfloat16)[0].lm_head.weight.dtype == torch.bfloat16
+
+
+def test_run_folder_stands_for_its_checkpoint(saved, tmp_path):
+    checkpoint = shutil.copytree(saved[0], tmp_path / "run" / "checkpoint")
+    assert find(tmp_path / "run") == find(checkpoint) == checkpoint
+    checkpoint.rename(tmp_path / "run" / ".checkpoint.old")  # what a kill while saving leaves
+    assert find(tmp_path / "run") == checkpoint and (checkpoint / "config.json").exists()
 
 
 def test_transformers_opens_it_and_computes_the_same(saved):
@@ -255,9 +263,9 @@ def test_newer_image_limits_are_read(broken):
 
 
 def test_configs_of_every_layout():
-    for preset in PRESETS.values():
-        hf = json.loads(json.dumps(config_to_hf(preset)))
-        assert config_from_hf(hf) == preset
+    for config in (*PRESETS.values(), Config(), Config(tie_word_embeddings=False)):
+        hf = json.loads(json.dumps(config_to_hf(config)))
+        assert config_from_hf(hf) == config
         top = {"model_type", "architectures", "vision_config", "tie_word_embeddings"}
         top |= {"image_token_id", "video_token_id"}
         top |= {"vision_start_token_id", "vision_end_token_id"}
@@ -265,7 +273,7 @@ def test_configs_of_every_layout():
         rope = {"rope_type": "default", "rope_theta": text.pop("rope_theta")}
         rope |= text.pop("rope_scaling")
         nested = {key: hf[key] for key in top} | {"text_config": text | {"rope_parameters": rope}}
-        assert config_from_hf(nested) == preset
+        assert config_from_hf(nested) == config
 
 
 def test_kill_between_the_renames_loses_nothing(saved, tmp_path, monkeypatch):

@@ -284,6 +284,7 @@ def test_a_split_model_learns_as_a_whole_one_and_goes_on_alone(rooms, start, tmp
 
 
 if __name__ == "__main__":
+    torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         rank_of_the_test(patch, *sys.argv[1:])
     torch.distributed.destroy_process_group()

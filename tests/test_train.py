@@ -1,6 +1,10 @@
-"""train.py at a tiny size: what a run leaves behind, resuming, several ranks, and refusals."""
+"""train.py at a tiny size: what a run leaves behind, resuming, several ranks, and refusals.
+
+Run by torchrun, this file is one rank of a test.
+"""
 
 import dataclasses
+import json
 import os
 import shutil
 import subprocess
@@ -41,17 +45,21 @@ def short_answers():
         yield
 
 
+def flags_of(rooms, out, *flags, stage="1"):
+    boxes = BOXES if stage == "1" else []
+    return ["--stage", stage, "--data", str(rooms), "--out", str(out), *TINY, *boxes, *flags]
+
+
 def run(rooms, out, *flags, stage="1"):
-    boxes = BOXES if stage == "1" else []
-    train.main(["--stage", stage, "--data", str(rooms), "--out", str(out), *TINY, *boxes, *flags])
+    train.main(flags_of(rooms, out, *flags, stage=stage))
 
 
-def run_on_two_ranks(rooms, out, *flags, stage="1"):
-    boxes = BOXES if stage == "1" else []
-    folders = ["--data", str(rooms), "--out", str(out)]
-    command = [*TORCHRUN, "train.py", "--stage", stage, *folders, *TINY, *boxes, *flags]
-    env = os.environ | {"OMP_NUM_THREADS": "1"}
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, env=env)
+def run_on_two_ranks(*runs):
+    """Runs of train.py, each with its flags, one after the other on the same two ranks."""
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    command = [*TORCHRUN, __file__, json.dumps(runs)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, env=env)
+    assert done.returncode == 0, done.stderr.decode(errors="replace")
 
 
 def weights(run_folder):
@@ -310,9 +318,16 @@ def test_a_qwen_folder_trains_with_lora_and_is_a_plain_one_after(rooms, small_qw
 # ---------------------------------------------------------------- several ranks
 
 
-def assert_same_run(first, second):
-    """Equal losses, and weights that differ by no more than rounding does."""
+@pytest.fixture
+def every_loss(monkeypatch):
+    """The losses of every step are logged."""
+    monkeypatch.setattr(train, "LOG_EVERY", 1)
+
+
+def assert_same_run(first, second, steps):
+    """Every step has the same losses, and the weights differ by no more than rounding does."""
     logs = [read_jsonl(folder / "metrics.jsonl") for folder in (first, second)]
+    assert [record["step"] for record in logs[0]] == list(range(1, steps + 1))
     for name in ("loss", "auxiliary_loss", "tokens"):
         values = [[record[name] for record in log] for log in logs]
         assert values[0] == pytest.approx(values[1], rel=1e-5), (second, name)
@@ -321,24 +336,27 @@ def assert_same_run(first, second):
         assert torch.allclose(weight, others[name], atol=2e-4), (second, name)
 
 
-def test_the_loss_does_not_depend_on_how_a_batch_is_split(rooms, tmp_path):
+def test_the_loss_does_not_depend_on_how_a_batch_is_split(rooms, tmp_path, every_loss):
     """Whole, by micro-batches, over two gloo ranks that copy the model, and that split it."""
     common = ["--steps", "10", "--muon-lr", "0", "--eval-rows", "1", "--save-every", "1000"]
     run(rooms, tmp_path / "whole", *common, "--micro-batch-size", "4")
     run(rooms, tmp_path / "split", *common, "--micro-batch-size", "1")
-    run_on_two_ranks(rooms, tmp_path / "ddp", *common, "--micro-batch-size", "1")
-    run_on_two_ranks(rooms, tmp_path / "fsdp", *common, "--micro-batch-size", "1", "--shard")
+    ddp = flags_of(rooms, tmp_path / "ddp", *common, "--micro-batch-size", "1")
+    fsdp = flags_of(rooms, tmp_path / "fsdp", *common, "--micro-batch-size", "1", "--shard")
+    run_on_two_ranks(ddp, fsdp)
     for other in ("split", "ddp", "fsdp"):
-        assert_same_run(tmp_path / "whole", tmp_path / other)
+        assert_same_run(tmp_path / "whole", tmp_path / other, steps=10)
 
 
-def test_stage_0_learns_the_same_on_two_ranks(rooms, tmp_path):
+def test_stage_0_learns_the_same_on_two_ranks(rooms, tmp_path, every_loss):
     """Its first step asks no question, and then the decoder's layers get no gradient."""
     flags = ["--steps", "4", "--mix", "seeing=1", "--muon-lr", "0", "--micro-batch-size", "1"]
     flags += ["--eval-rows", "1", "--save-every", "1000"]
     run(rooms, tmp_path / "whole", *flags, stage="0")
-    run_on_two_ranks(rooms, tmp_path / "ddp", *flags, stage="0")
-    assert_same_run(tmp_path / "whole", tmp_path / "ddp")
+    run_on_two_ranks(flags_of(rooms, tmp_path / "ddp", *flags, stage="0"))
+    assert_same_run(tmp_path / "whole", tmp_path / "ddp", steps=4)
+    losses = [record["loss"] for record in read_jsonl(tmp_path / "ddp" / "metrics.jsonl")]
+    assert [loss > 0 for loss in losses] == [False, True, True, True]
 
 
 # ---------------------------------------------------------------- refusals
@@ -352,7 +370,6 @@ def test_stage_0_learns_the_same_on_two_ranks(rooms, tmp_path):
     (["--shard"], "needs several ranks"),
     (["--init", "nowhere"], "nowhere"),
     (["--freeze-vision"], "no vision encoder yet"),
-    (["--recipe", "kitchens"], "there is no data/kitchens/recipe.py"),
 ])  # fmt: skip
 def test_refusals_come_before_anything_is_written(rooms, tmp_path, flags, complaint):
     with pytest.raises(ValueError, match=complaint) as error:
@@ -395,3 +412,10 @@ def test_a_script_prints_one_line(tmp_path):
     assert done.returncode == 2
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
     assert "localization.jsonl:1" in done.stderr and not out.exists()
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    train.MAX_NEW_TOKENS, train.LOG_EVERY = SHORT, 1
+    for argv in json.loads(sys.argv[1]):
+        train.main(argv)

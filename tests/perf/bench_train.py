@@ -1,12 +1,13 @@
-"""How much of the machine a training step reaches, beside a plain matrix product in the same process.
+"""How fast a training step computes, as a share of a plain matrix product in the same process.
 
-    python tests/perf/bench_train.py                          # nano on a CPU, small where there is CUDA
+    python tests/perf/bench_train.py                    # nano on a CPU, small with CUDA
     OMP_NUM_THREADS=1 python tests/perf/bench_train.py --no-compile
     TORCH_LOGS=recompiles,graph_breaks python tests/perf/bench_train.py --preset small
 
-The step is train.py's own: forward, loss, backward, clipping, Muon and AdamW, on stage-1-shaped batches of random
-pixels and tokens. Model FLOPs are preview.flops, a recomputed one never counted twice; the ceiling is a square
-product of 2048 (CPU) or 8192 (CUDA). Nothing else should run meanwhile.
+The step is train.py's own: forward, loss, backward, clipping, Muon and AdamW. The batches have the
+shape of stage 1's, with random pixels and tokens. preview.flops counts the operations, and does not
+count recomputed ones. The ceiling is the speed of a square product of 2048 (CPU) or 8192 (CUDA).
+Nothing else should run meanwhile.
 """
 
 import argparse
@@ -18,18 +19,21 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from nanoladder.common import autocast, to_device
-from nanoladder.dataset import IGNORE_INDEX
 
-from nanoladder.model import PRESETS, Qwen2_5_VL
-from train import Losses, Settings, make_optimizers
+from nanoladder.batches import IGNORE_INDEX  # noqa: E402
+from nanoladder.loop import CLIP_NORM  # noqa: E402
+from nanoladder.model import PRESETS, Qwen2_5_VL  # noqa: E402
+from nanoladder.muon import make_optimizers  # noqa: E402
+from nanoladder.preview import flops  # noqa: E402
+from nanoladder.runtime import autocast, to_device  # noqa: E402
+from train import AnswerLoss, Settings  # noqa: E402
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 QUESTIONS, LENGTH = 4, 26  # questions a sequence, and tokens of one with its answer
 
 
 def seconds(work, repeats):
-    """Median seconds of a call, after two to warm up (and to compile)."""
+    """Median seconds of a call, after two calls to warm up and to compile."""
     times = []
     for _ in range(repeats + 2):
         start = time.perf_counter()
@@ -41,14 +45,14 @@ def seconds(work, repeats):
 
 
 def matmul_rate(dtype):
-    """FLOP a second of a square product: the ceiling."""
+    """Floating-point operations a second of a square product."""
     side = 8192 if DEVICE.type == "cuda" else 2048
     a, b = (torch.randn(side, side, device=DEVICE, dtype=dtype) for _ in range(2))
     return 2 * side**3 / seconds(lambda: a @ b, 10)
 
 
 def make_batch(config, size):
-    """A stage-1-shaped batch: one 96-pixel image, its prefix, and four questions each."""
+    """A batch of the shape of stage 1's: sequences with one 96-pixel picture and four questions."""
     side = 96 // config.vision.patch_size
     image_tokens = (side // config.vision.spatial_merge_size) ** 2
     prefix = image_tokens + 5
@@ -61,37 +65,33 @@ def make_batch(config, size):
         start = prefix + q * LENGTH
         segments[:, start:] = q + 1
         labels[:, start + 9 : start + LENGTH] = ids[:, start + 9 : start + LENGTH]
+    values = config.vision.in_channels * 2 * config.vision.patch_size**2
     batch = {
         "input_ids": ids,
         "labels": labels,
         "segments": segments,
         "position_ids": torch.arange(total).expand(3, size, total),
-        "pixel_values": torch.randn(
-            size * side**2, config.vision.in_channels * 2 * config.vision.patch_size**2
-        ),
+        "pixel_values": torch.randn(size * side**2, values),
     }
     return to_device(batch, DEVICE) | {"grid_thw": [(1, side, side)] * size}
 
 
 def bench(preset, size, amp, compiled, repeats):
-    """One line: sequences and tokens a second, FLOP a second, share of the ceiling, peak memory on CUDA."""
+    """Print a line: speed of a step, its share of the ceiling, and with CUDA its peak memory."""
     torch.manual_seed(0)
     config = dataclasses.replace(PRESETS[preset], image_token_id=5, video_token_id=6)
     model, settings = Qwen2_5_VL(config).to(DEVICE), Settings()
     if compiled:
         model.visual.encode = torch.compile(model.visual.encode, dynamic=True)
         model.model.compile(dynamic=True)
-    losses, optimizers, batch = (
-        Losses(model, 0.0, {}),
-        make_optimizers(model, settings),
-        make_batch(config, size),
-    )
+    answer_loss, batch = AnswerLoss(model), make_batch(config, size)
+    optimizers = make_optimizers(model, settings.lr, settings.muon_lr)
 
     def step():
         with autocast(DEVICE, amp):
-            loss, _ = losses(batch)
+            loss, _ = answer_loss(batch)
         (loss / size).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -100,29 +100,22 @@ def bench(preset, size, amp, compiled, repeats):
     tokens = batch["input_ids"].shape[1] * size
     rate = flops(model, batch["grid_thw"], [batch["input_ids"].shape[1]] * size) / took
     ceiling = matmul_rate(torch.bfloat16 if amp and DEVICE.type == "cuda" else torch.float32)
-    memory = (
-        f"  {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB" if DEVICE.type == "cuda" else ""
-    )
-    how = f"{preset}  batch {size:3d}  {'bf16' if amp else 'fp32'}  {'compile' if compiled else 'eager  '}"
-    speed = (
-        f"{size / took:7.1f} sequences/s  {tokens / took:9.0f} tokens/s  {rate / 1e9:8.1f} GFLOP/s"
-    )
-    print(
-        f"{how}  {speed}  {rate / ceiling:4.0%} of the matmul's {ceiling / 1e9:.0f}{memory}",
-        flush=True,
-    )
+    how = f"{preset}  batch {size:3d}  {'bf16' if amp else 'fp32'}"
+    how += f"  {'compile' if compiled else 'eager':7}"
+    speed = f"{size / took:7.1f} sequences/s  {tokens / took:9.0f} tokens/s"
+    share = f"{rate / 1e9:8.1f} GFLOP/s  {rate / ceiling:4.0%} of the product's {ceiling / 1e9:.0f}"
+    if DEVICE.type == "cuda":
+        share += f"  {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB"
+    print(f"{how}  {speed}  {share}", flush=True)
 
 
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--preset", choices=["nano", "small"], default="small" if DEVICE.type == "cuda" else "nano"
-    )
-    parser.add_argument(
-        "--no-compile", action="store_true", help="leave out the rows with torch.compile"
-    )
+    usual = "small" if DEVICE.type == "cuda" else "nano"
+    parser.add_argument("--preset", choices=["nano", "small"], default=usual, help="model size")
+    parser.add_argument("--no-compile", action="store_true", help="no rows with torch.compile")
     parser.add_argument("--repeats", type=int, default=9, help="steps a row; the median counts")
     args = parser.parse_args()
     print(f"{DEVICE}, {torch.get_num_threads()} thread(s), torch {torch.__version__}")

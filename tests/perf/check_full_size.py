@@ -1,10 +1,11 @@
-"""Qwen2.5-VL-3B's real shapes with random bf16 weights: this model beside transformers' own, on the same folder.
+"""Our model beside transformers' own at the size of Qwen2.5-VL-3B, with random bf16 weights.
 
-    python tests/perf/check_full_size.py                    # needs 8 GB of disk and 10 GB of memory; minutes
-    python tests/perf/check_full_size.py --layers 4         # the same shapes, fewer layers
+    python tests/perf/check_full_size.py             # minutes, 8 GB of disk, 10 GB of memory
+    python tests/perf/check_full_size.py --layers 4  # the same shapes, fewer layers
 
-Writes a checkpoint folder, opens it once with each in a process of its own, runs one forward pass over a picture and a
-question, and prints seconds, peak memory and the largest difference of any logit. --keep leaves the folder.
+The script writes a checkpoint folder. Each model opens it in a process of its own and computes one
+forward pass over a picture and a question. The script prints their seconds, their peak memory and
+the largest difference between their logits.
 """
 
 import argparse
@@ -25,17 +26,17 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from nanoladder import checkpoint  # noqa: E402
+from nanoladder.files import read_json  # noqa: E402
 from nanoladder.image import ImageConfig, preprocess  # noqa: E402
-from nanoladder.model import PRESETS, Qwen2_5_VL, mrope_position_ids  # noqa: E402
+from nanoladder.model import Config, Qwen2_5_VL, mrope_position_ids  # noqa: E402
 
 
 def write_folder(folder, layers):
-    """A checkpoint of the 3B's shapes, every tensor drawn in bf16: nothing is ever held in fp32."""
-    config = PRESETS["3b"]
+    """Write a checkpoint of the 3B's shapes; all tensors are drawn in bf16, so none takes 4 bytes."""
+    config = Config()
     if layers:
-        vision = dataclasses.replace(
-            config.vision, depth=layers, fullatt_block_indexes=(layers - 1,)
-        )
+        full = {"depth": layers, "fullatt_block_indexes": (layers - 1,)}
+        vision = dataclasses.replace(config.vision, **full)
         config = dataclasses.replace(config, num_hidden_layers=layers, vision=vision)
     with torch.device("meta"):
         model = Qwen2_5_VL(config)
@@ -56,18 +57,15 @@ def inputs(config):
     pixel_values, grid_thw = preprocess([picture], ImageConfig())
     tokens = sum(t * h * w for t, h, w in grid_thw) // config.vision.spatial_merge_size**2
     text = rng.integers(0, 151000, 60).tolist()
-    picture_ids = [
-        config.vision_start_token_id,
-        *[config.image_token_id] * tokens,
-        config.vision_end_token_id,
-    ]
-    return text[:20] + picture_ids + text[20:], pixel_values, grid_thw
+    start, end = config.vision_start_token_id, config.vision_end_token_id
+    ids = [*text[:20], start, *[config.image_token_id] * tokens, end, *text[20:]]
+    return ids, pixel_values, grid_thw
 
 
 @torch.no_grad()
 def answer(who, folder, out):
-    """Open the folder, one forward pass, save the logits; prints seconds and peak memory."""
-    config = checkpoint.config_from_hf(checkpoint.read_json(folder / "config.json"))
+    """Open the folder, compute and save the logits, and print seconds and peak memory."""
+    config = checkpoint.config_from_hf(read_json(folder / "config.json"))
     ids, pixel_values, grid_thw = inputs(config)
     start = time.time()
     if who == "nanoladder":
@@ -83,9 +81,11 @@ def answer(who, folder, out):
         loaded = time.time()
         kinds = torch.tensor([[int(i == config.image_token_id) for i in ids]])
         logits = model(
-            input_ids=torch.tensor([ids]), pixel_values=pixel_values, image_grid_thw=torch.tensor(grid_thw),
+            input_ids=torch.tensor([ids]),
+            pixel_values=pixel_values,
+            image_grid_thw=torch.tensor(grid_thw),
             mm_token_type_ids=kinds,
-        ).logits  # fmt: skip
+        ).logits
     torch.save(logits.float(), out)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"{who:>12}  {loaded - start:8.1f} {time.time() - loaded:8.1f} {peak:8.1f}", flush=True)
@@ -95,31 +95,28 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--layers", type=int, default=0, help="layers of each tower (default 0: as published)"
-    )
-    parser.add_argument(
-        "--folder", type=Path, help="where to write the weights (default: a temporary folder)"
-    )
-    parser.add_argument("--keep", action="store_true", help="leave the folder")
+    layers = "layers of the vision encoder and of the decoder (default 0: as published)"
+    parser.add_argument("--layers", type=int, default=0, help=layers)
+    folder = "where to write the weights (default: a temporary folder)"
+    parser.add_argument("--folder", type=Path, help=folder)
+    parser.add_argument("--keep", action="store_true", help="do not delete the folder at the end")
     parser.add_argument("--who", choices=["nanoladder", "transformers"], help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.who:
         return answer(args.who, args.folder / "weights", args.folder / f"{args.who}.pt")
     folder = args.folder or Path(tempfile.mkdtemp())
     folder.mkdir(parents=True, exist_ok=True)
-    print(
-        f"{write_folder(folder / 'weights', args.layers):,} parameters in bf16, torch {torch.__version__}"
-    )
+    parameters = write_folder(folder / "weights", args.layers)
+    print(f"{parameters:,} parameters in bf16, torch {torch.__version__}")
     print(f"{'':>12}  {'load s':>8} {'run s':>8} {'peak GB':>8}", flush=True)
     for who in ("nanoladder", "transformers"):
-        subprocess.run(
-            [sys.executable, __file__, "--folder", str(folder), "--who", who], check=True
-        )
+        command = [sys.executable, __file__, "--folder", str(folder), "--who", who]
+        subprocess.run(command, check=True)
     ours, theirs = (torch.load(folder / f"{who}.pt") for who in ("nanoladder", "transformers"))
     alike = (ours.argmax(-1) == theirs.argmax(-1)).float().mean()
-    print(f"logits {tuple(ours.shape)}: largest difference {(ours - theirs).abs().max():.4f}, their spread "
-          f"{theirs.std():.4f}, same first choice at {alike:.1%} of the places")  # fmt: skip
+    difference = f"largest difference {(ours - theirs).abs().max():.4f}"
+    print(f"logits {tuple(ours.shape)}: {difference}, standard deviation {theirs.std():.4f}")
+    print(f"the likeliest token is the same at {alike:.1%} of the places")
     if not args.keep:
         shutil.rmtree(folder)
 
