@@ -87,8 +87,8 @@ def main(argv):
     run.refuse_if_used(resume=False)
     refuse_other_settings(s, run.path)
     runtime.say(show(s))
-    policy = Policy.load(s.model, device=runtime.device)
     asked = asked_kinds(s)
+    policy = Policy.load(s.model, device=runtime.device)
     splits = {
         split: read_kinds(Path(s.data) / split, kinds, s.rows or ROWS, s.think)
         for split, kinds in asked.items()

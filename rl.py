@@ -95,10 +95,9 @@ NO_FORM = f"""no answer of the first {EARLY} steps had the right form, so nothin
 from a checkpoint that knows it (train.py --stage cold), or raise --max-new-tokens"""
 SHOWN = ("reward", "format", "accuracy", "length", "kl", "entropy", "idle")  # in the progress bar
 LOCALIZATION = {"init": "runs/stage1", "out": "runs/rl-localization", "kl_coef": 0.05}
-QWEN = {  # SpatialLadder's own settings (section 4 of the paper)
-    **{"freeze_vision": False, "lr": 1e-6, "kl_coef": 0.01, "prompts": 8, "group_size": 4},
-    **{"max_new_tokens": 1024, "compile": False},
-}
+# SpatialLadder's own settings (section 4 of the paper).
+QWEN = dict(freeze_vision=False, lr=1e-6, kl_coef=0.01, prompts=8, group_size=4)
+QWEN |= dict(max_new_tokens=1024, compile=False)
 
 
 def presets(given):

@@ -84,10 +84,8 @@ STAGES = {
     "cold": (("cold",), {"init": "runs/stage2", "out": "runs/cold"}),
 }
 # The paper's settings for real weights (section 4): 16 sequences a step, one at a time for memory.
-QWEN = {
-    **{"mix": None, "lr": 1e-5, "muon_lr": 0.0, "batch_size": 16, "micro_batch_size": 1},
-    **{"recompute": True, "compile": False, "freeze_vision": False},
-}
+QWEN = dict(mix=None, lr=1e-5, muon_lr=0.0, batch_size=16, micro_batch_size=1)
+QWEN |= dict(recompute=True, compile=False, freeze_vision=False)
 LOG_EVERY = 10
 
 
@@ -233,7 +231,8 @@ def read_data(s, recipe, runtime):
     present = {row.kind for row in splits["train"]}
     if s.mix is None:  # the stage's kinds, as far as the folder has them
         shares = {kind: share for kind, share in shares.items() if kind in present}
-    if lacking := [kind for kind in shares if kind not in present] or (not shares and ["such"]):
+    wanted = list(shares) or [*STAGES[s.stage][0]]
+    if lacking := [kind for kind in wanted if kind not in present]:
         raise UserError(f"{s.data}: no {lacking[0]} rows to train on; add some, or change --mix")
     for row in splits["train"]:
         row.rationale = row.rationale if s.rationales else ""
@@ -271,6 +270,8 @@ def main(argv):
     rows = recipe.select(s, splits["train"])
     if left_out := len(splits["train"]) - len(rows):
         runtime.say(f"the recipe leaves out {left_out} of {len(splits['train'])} training rows")
+    if not rows:
+        raise UserError(f"{s.data}: the recipe leaves no rows to train on; change --mix")
     extra = recipe.extra_tensors(s, policy.image_config)
     dataset = Dataset(rows, *policy[1:], policy.model.config, s.seed, extra)
     order = recipe.order(s, dataset.groups, shares)

@@ -25,7 +25,7 @@ from PIL import Image
 from nanoladder.benchmarks import VSI_CHOICES, VSI_TASKS
 from nanoladder.command import UserError, parse, progress, setting
 from nanoladder.files import read_json, write_json, write_jsonl
-from nanoladder.image import ImageError, load_image
+from nanoladder.photos import ImageError, load_image
 from nanoladder.schema import PAPER_UNITS, check_row, check_sizes
 
 PACKAGES = "pip install -e '.[bench]'"

@@ -17,8 +17,9 @@ from itertools import cycle, islice
 import numpy as np
 import torch
 
-from nanoladder.image import load_image, preprocess, preprocess_video
+from nanoladder.image import preprocess, preprocess_video
 from nanoladder.model import mrope_position_ids
+from nanoladder.photos import load_image
 from nanoladder.prompts import prompt_text, target_text
 
 IGNORE_INDEX = -100  # a label without a loss, as in torch.nn.functional.cross_entropy

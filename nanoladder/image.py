@@ -7,19 +7,13 @@ import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import groupby
-from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-MAX_FILE_PIXELS = 100_000_000  # a larger file is damaged or hostile
 COUNTED = 8  # pictures whose number lies between -1 and 1, as x and y do; later ones lie beyond 1
-
-
-class ImageError(ValueError):
-    """A picture that cannot be used; its message names the file."""
 
 
 @dataclass(frozen=True)
@@ -82,22 +76,6 @@ def rescale_box(box, from_size: tuple[int, int], to_size: tuple[int, int]) -> li
     """
     x, y = to_size[0] / from_size[0], to_size[1] / from_size[1]
     return [box[0] * x, box[1] * y, box[2] * x, box[3] * y]
-
-
-def load_image(path) -> Image.Image:
-    """Read one picture as RGB. ImageError where the file is missing, damaged or absurdly large."""
-    if not Path(path).is_file():
-        raise ImageError(f"{path}: no such image")
-    try:
-        with Image.open(path) as image:
-            if image.width * image.height > MAX_FILE_PIXELS:
-                pixels = f"{image.width} x {image.height} pixels"
-                raise ImageError(f"{path}: {pixels} is too large to be an image")
-            return image.convert("RGB")
-    except Image.DecompressionBombError:
-        raise ImageError(f"{path}: too large to be an image") from None
-    except (OSError, SyntaxError) as error:  # PIL reports damage as either
-        raise ImageError(f"{path}: cannot be read as an image ({error})") from None
 
 
 @lru_cache

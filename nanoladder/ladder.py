@@ -87,8 +87,8 @@ def ladder_table(rows):
     benchmarks = [name for name in spatial(first) if not name.endswith("-ood")]
     lines = []
     for name, scores in rows.items():
-        averages = [*(scores[benchmark]["avg"] for benchmark in benchmarks), scores["overall"]]
-        low_high = percents(scores["intervals"]["overall"])
+        averages = [*(scores[benchmark]["avg"] for benchmark in benchmarks), scores.get("overall")]
+        low_high = percents(scores.get("intervals", {}).get("overall", ()))
         boxes = plain(scores).get("localization", {})
         ious = [f"{boxes[split]['iou']:.3f}" if split in boxes else "" for split in ("test", "ood")]
         ood = percent(scores.get("overall-ood"))

@@ -48,12 +48,11 @@ def target_text(row, image_config):
 
 
 def boxes_in_input(row, image_config):
-    """A row's boxes in whole pixels of the resized image, which the model sees and answers in."""
-    size, resized = row.sizes[0], resized_size(row.sizes[0], image_config)
-    return [
-        {
-            "label": item["label"],
-            "bbox_2d": [round(v) for v in rescale_box(item["bbox_2d"], size, resized)],
-        }
-        for item in row.answer
-    ]
+    """A row's boxes in whole pixels of the resized image, at least one pixel wide and tall."""
+    size, resized, boxes = row.sizes[0], resized_size(row.sizes[0], image_config), []
+    for item in row.answer:
+        x1, y1, x2, y2 = map(round, rescale_box(item["bbox_2d"], size, resized))
+        x1, y1 = min(x1, resized[0] - 1), min(y1, resized[1] - 1)
+        box = [x1, y1, max(x2, x1 + 1), max(y2, y1 + 1)]
+        boxes.append({"label": item["label"], "bbox_2d": box})
+    return boxes

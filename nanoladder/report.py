@@ -83,10 +83,12 @@ def opening(about, scores):
     if "init" not in s:
         return f"eval.py scored {start} on held-out rows; {headline(scores)}."
     names = {"base": "the shipped base", "scratch": "random weights", "cold": "the cold start"}
-    what = names.get(stage, f"stage {stage}") if stage else f"GRPO on {s['task']} questions"
+    what = (
+        f"in {names.get(stage, f'stage {stage}')}" if stage else f"by GRPO on {s['task']} questions"
+    )
     what += " with blank pictures" if s.get("blank_images") else ""
     run = "This run" if minutes is None else f"In {minutes:g} minutes this run"
-    return f"{run} trained {what}, starting from {names.get(start, start)}; {headline(scores)}."
+    return f"{run} trained a model {what}, starting from {names.get(start, start)}; {headline(scores)}."
 
 
 def headline(scores):

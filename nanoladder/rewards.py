@@ -13,6 +13,8 @@ import json
 import math
 import re
 
+from nanoladder.motion import parse_motion
+
 # ---------------------------------------------------------------- boxes
 
 
@@ -57,24 +59,48 @@ def is_box(item):
 
 
 def score_boxes(text, truth):
-    """Scores of a localization answer, each in [0, 1].
+    """Scores of a localization answer, each in [0, 1]. truth: the asked objects, as parse_boxes.
 
-    truth: the asked objects as {"label", "bbox_2d"}, labels in lower case and unique.
     "valid_json": whether the text parses. "label_f1": F1 of the predicted and the asked labels.
-    "iou": mean over the asked objects of the IoU with the first prediction of the same label, 0
-    where there is none. "acc50": share of the asked objects with an IoU of 0.5 or more.
+    "iou": mean over the asked objects of the IoU with the predicted box of the same label, 0 where
+    there is none. "acc50": share of the asked objects with an IoU of 0.5 or more. Of a label's
+    boxes only as many count as were asked for, the first ones.
     """
-    items = parse_boxes(text)
-    predicted = [(item["label"].strip().lower(), item["bbox_2d"]) for item in items or []]
-    boxes = dict(reversed(predicted))  # the first of a repeated label stays
-    ious = [box_iou(boxes.get(t["label"], (0, 0, 0, 0)), t["bbox_2d"]) for t in truth]
-    hits = sum(t["label"] in boxes for t in truth)
+    items, ious, hits = parse_boxes(text), [], 0
+    predicted, asked = boxes_by_label(items or []), boxes_by_label(truth)
+    for label, true in asked.items():
+        found = predicted.get(label, [])[: len(true)]
+        hits += len(found)
+        ious += matched_ious(found, true)
     return {
         "valid_json": float(items is not None),
-        "label_f1": 2 * hits / (len(predicted) + len(truth)),
+        "label_f1": 2 * hits / (len(items or []) + len(truth)),
         "iou": sum(ious) / len(truth),
         "acc50": sum(iou >= 0.5 for iou in ious) / len(truth),
     }
+
+
+def boxes_by_label(items):
+    """{label without case and outer blanks: its boxes in their order}."""
+    boxes = {}
+    for item in items:
+        boxes.setdefault(item["label"].strip().casefold(), []).append(item["bbox_2d"])
+    return boxes
+
+
+def matched_ious(found, true):
+    """IoU of each true box with the found box that it is matched to, one to one; 0 without one.
+
+    The pair with the highest IoU is matched first. For the few boxes of an answer this is as good
+    as an optimal assignment, and shorter.
+    """
+    pairs = [(box_iou(a, b), i, j) for i, a in enumerate(found) for j, b in enumerate(true)]
+    ious, left = [0.0] * len(true), set(range(len(found)))
+    for iou, i, j in sorted(pairs, reverse=True):
+        if i in left and not ious[j]:
+            ious[j] = iou
+            left.remove(i)
+    return ious
 
 
 # ---------------------------------------------------------------- thinking first
@@ -147,10 +173,9 @@ def parse_choice(text, options):
     return named[0] if len(named) == 1 else None
 
 
-LENGTHS = {  # metres
-    **{"mm": 0.001, "millimeter": 0.001, "cm": 0.01, "centimeter": 0.01, "m": 1.0, "meter": 1.0},
-    **{"in": 0.0254, "inch": 0.0254, "ft": 0.3048, "foot": 0.3048, "feet": 0.3048},
-}
+LENGTHS = dict.fromkeys(("m", "meter"), 1.0)  # metres
+LENGTHS |= dict(mm=0.001, millimeter=0.001, cm=0.01, centimeter=0.01)
+LENGTHS |= {"in": 0.0254, "inch": 0.0254, "ft": 0.3048, "foot": 0.3048, "feet": 0.3048}
 AREAS = {f"square {name}": size**2 for name, size in LENGTHS.items()}  # square metres
 DIGITS = "zero one two three four five six seven eight nine ten eleven twelve".split()
 NUMBER = re.compile(r"(?<![\w.^,])(-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+)(?![\d,.]*\d)")
@@ -195,33 +220,6 @@ def parse_number(text, unit):
     sizes = next(tables, {asked: 1.0, asked.removesuffix("s"): 1.0})
     size = unit_size(stated[1], sizes)
     return None if size is None else value * size / unit_size(asked, sizes)
-
-
-# The five axes of a camera's motion, in metres and degrees; what is named first counts as positive.
-AXES = (
-    ("move_right", "move_left"),
-    ("move_up", "move_down"),
-    ("move_forward", "move_backward"),
-    ("rotate_right", "rotate_left"),
-    ("rotate_up", "rotate_down"),
-)
-MOTION = re.compile(r"\b((?:move|rotate)_[a-z]+)\s*:\s*(-?\d+(?:\.\d+)?)")
-
-
-def parse_motion(text):
-    """How far a camera moved along each of AXES, five numbers.
-
-    None where the text names no motion, an unknown one, or one of them twice.
-
-    >>> parse_motion("move_left:0.4, rotate_up:5")
-    (-0.4, 0.0, 0.0, 0.0, 5.0)
-    """
-    found = MOTION.findall(text.lower())
-    steps = {name: float(value) for name, value in found}
-    known = {name for axis in AXES for name in axis}
-    if not found or len(steps) < len(found) or not steps.keys() <= known:
-        return None
-    return tuple(steps.get(forth, 0.0) - steps.get(back, 0.0) for forth, back in AXES)
 
 
 def read_answer(text, row):

@@ -37,16 +37,14 @@ from pathlib import Path
 from string import ascii_uppercase
 
 import numpy as np
-from PIL import Image
 
 from nanoladder.command import UserError, progress
-from nanoladder.image import MAX_FILE_PIXELS
+from nanoladder.motion import MOTION, parse_motion
+from nanoladder.photos import ImageError, image_size
 from nanoladder.rewards import (
     AREAS,
     LENGTHS,
-    MOTION,
     parse_choice,
-    parse_motion,
     parse_thought,
     plain_units,
     unit_size,
@@ -62,7 +60,7 @@ PAPER_UNITS = {
     "object count": "",
     "absolute distance": "m",
 }
-HOLD_OUT = 50  # one scene in so many is kept from training, where a folder has no other split
+HOLD_OUT = 50  # one scene in so many is held out, where a folder has no val or test
 
 
 @dataclass(slots=True)
@@ -125,13 +123,32 @@ def read_rows(path):
     return rows
 
 
+def check_types(rows):
+    """UserError where a kind mixes forms in one question type, or boxes and other answers."""
+    first = {}
+    for row in (row for row in rows if not row.solution):  # traces are never scored
+        other = first.setdefault(row.question_type, row)
+        if other.form != row.form:
+            raise UserError(
+                f"{row.where}: {row.question_type!r} is of the form {row.form} here and "
+                f"{other.form} in {other.where}: give them two question_types"
+            )
+    kinds = {row.form == "boxes": row for row in first.values()}
+    if len(kinds) > 1:
+        boxes, other = kinds[True].where, kinds[False].where
+        raise UserError(f"{boxes}: boxes here, other answers in {other}: put them into two files")
+
+
 def read_kinds(folder, kinds, limit=None, think=False):
     """Checked rows of some kinds in a split's folder, at most `limit` of each.
 
     think: whether the prompts of spatial questions ask to think first.
     """
     files = {name: read_rows(Path(folder) / name) for name in dict.fromkeys(map(file_of, kinds))}
-    rows = [row for kind in kinds for row in subset(rows_of(files[file_of(kind)], kind), limit)]
+    found = {kind: rows_of(files[file_of(kind)], kind) for kind in kinds}
+    for own in found.values():
+        check_types(own)
+    rows = [row for kind in kinds for row in subset(found[kind], limit)]
     for row in rows:
         row.think |= think and row.kind in DATA_TYPES
     check_images(rows)
@@ -142,29 +159,47 @@ def read_splits(folder, kinds, limits, think=False):
     """{split: rows}: all of train, and at most limits[split] rows of each kind of val, test, ood.
 
     Rows of cold.jsonl are for training only; what they teach is scored on spatial questions that
-    are thought about first. A folder with train alone (such as SpatialLadder-26k's) keeps one scene
-    in HOLD_OUT for val and test; a scene is a folder of pictures.
+    are thought about first. A missing val or test is made of scenes held out from train; ood is
+    optional.
     """
     if folder is None:
         raise UserError("name a folder of rows and pictures with --data")
     folder, scored = Path(folder), scored_kinds(kinds)
     rows = read_kinds(folder / "train", kinds, None, think)
-    if any((folder / split).is_dir() for split in limits):
-        think |= "cold" in kinds
-        splits = {
-            split: read_kinds(folder / split, scored, n, think) for split, n in limits.items()
-        }
-        return splits | {"train": rows}
+    there = [split for split in limits if (folder / split).is_dir()]
+    asked = think or "cold" in kinds
+    splits = {split: read_kinds(folder / split, scored, limits[split], asked) for split in there}
+    if missing := {"val", "test"} - {*there}:
+        held = held_out(rows, folder)
+        for split in missing:
+            parts = [subset(rows_of(held, kind), limits[split]) for kind in scored]
+            splits[split] = [row for part in parts for row in part]
+        used = {id(row) for row in held}
+        rows = [row for row in rows if id(row) not in used]
+    return splits | {"train": rows}
 
-    def is_held_out(row):
-        return zlib.crc32(row.images[0].parent.name.encode()) % HOLD_OUT == 0
 
-    held = [row for row in rows if is_held_out(row)]
-    splits = {
-        split: [row for kind in scored for row in subset(rows_of(held, kind), limits[split])]
-        for split in ("val", "test")
-    }
-    return splits | {"train": [row for row in rows if not is_held_out(row)]}
+def held_out(rows, folder):
+    """The rows of one scene in HOLD_OUT, or of a few where there are few scenes.
+
+    A scene is a folder of pictures; where there is only one folder it is a picture. UserError where
+    there are too few scenes to keep any from training.
+    """
+    by_folder = len({row.images[0].parent for row in rows}) > 1
+
+    def scene(row):
+        path = row.images[0].relative_to(folder / "train")
+        return (path.parent if by_folder else path).as_posix()
+
+    scenes = sorted({scene(row) for row in rows}, key=lambda name: zlib.crc32(name.encode()))
+    count = max(len(scenes) // HOLD_OUT, min(5, len(scenes) // 4))
+    if not count:
+        raise UserError(
+            f"{folder}: {len(scenes)} picture(s) are too few to hold any out for val and test; add "
+            "pictures to train, or make the folders val and test"
+        )
+    kept = set(scenes[:count])
+    return [row for row in rows if scene(row) in kept]
 
 
 def scored_kinds(kinds):
@@ -334,6 +369,8 @@ def check_box(item, where):
         raise UserError(f"{where}: a box needs a label")
     if not (0 <= box[0] < box[2] and 0 <= box[1] < box[3]):
         raise UserError(f"{where}: box {box} is empty, inverted or starts outside its image")
+    if max(box) <= 1:
+        raise UserError(f"{where}: box {box} must be in pixels, not in shares of the picture")
 
 
 def image_path(folder, name, where):
@@ -357,9 +394,9 @@ def inside(root, name):
 
 
 def check_images(rows):
-    """Open every picture once, set `row.sizes`, and hold the rows' boxes against their pictures.
+    """Decode every picture once, set `row.sizes`, and hold the rows' boxes against their pictures.
 
-    UserError that names the row where a picture is missing, truncated or absurdly large, where a
+    UserError that names the row where a picture is missing, damaged or absurdly large, where a
     video's frames have different sizes, or where a box reaches outside its picture.
     """
     sizes = {}
@@ -368,18 +405,9 @@ def check_images(rows):
             sizes.setdefault(path, row.where)
     for path, where in progress(sizes.items(), desc="check images", unit="image"):
         try:
-            with Image.open(path) as image:
-                if image.width * image.height > MAX_FILE_PIXELS:
-                    pixels = f"{image.width}x{image.height} pixels"
-                    raise UserError(f"{where}: {path} has {pixels}, which is no photograph")
-                sizes[path] = image.size
-                image.verify()
-        except UserError:
-            raise
-        except FileNotFoundError:
-            raise UserError(f"{where}: no image {path}") from None
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-            raise UserError(f"{where}: {path} is not a readable image ({error})") from None
+            sizes[path] = image_size(path)
+        except ImageError as error:
+            raise UserError(f"{where}: {error}") from None
     for row in rows:
         row.sizes = tuple(sizes[path] for path in row.images)
         check_sizes(row)

@@ -14,7 +14,7 @@ from data.rooms.dense import (
     WEIGHT,
     WORDS,
     DenseLoss,
-    board_squares,
+    grid_squares,
     dense_targets,
     index_shares,
 )
@@ -60,7 +60,7 @@ def test_a_token_of_a_video_gets_the_mean_of_its_two_frames(tmp_path):
     film = SimpleNamespace(images=paths, data_type="video")
     targets = dense_targets(film, [(2, 12, 12)], CONFIG)["dense_targets"]
     assert targets.shape == (72, ENDS["along"])
-    assert torch.equal(targets[:36, :16], board_squares(6, 6))
+    assert torch.equal(targets[:36, :16], grid_squares(6, 6))
     picture = part(targets, "pictures")
     assert picture[:36, 0].eq(1).all() and picture[36:, 1].eq(1).all()
     assert picture.sum(1).eq(1).all()
@@ -92,14 +92,14 @@ def test_an_album_of_different_rooms_has_no_common_floor(tmp_path):
 
 
 def test_every_image_token_has_its_square_of_the_board():
-    squares = board_squares(6, 8)  # six rows of eight tokens
+    squares = grid_squares(6, 8)  # six rows of eight tokens
     assert squares.shape == (48, 16)
-    files, ranks = squares.view(6, 8, 2, 8).unbind(2)
-    torch.testing.assert_close(files, torch.eye(8).expand(6, -1, -1))
+    columns, rows = squares.view(6, 8, 2, 8).unbind(2)
+    torch.testing.assert_close(columns, torch.eye(8).expand(6, -1, -1))
     third = torch.zeros(8)
-    third[2], third[3] = 1 / 4, 3 / 4  # the third of six rows reaches from 2 2/3 to 4 ranks
-    torch.testing.assert_close(ranks[2, 5], third)
-    torch.testing.assert_close(ranks.sum(-1), torch.ones(6, 8))
+    third[2], third[3] = 1 / 4, 3 / 4  # the third of six rows reaches from 2 2/3 to 4 rows
+    torch.testing.assert_close(rows[2, 5], third)
+    torch.testing.assert_close(rows.sum(-1), torch.ones(6, 8))
 
 
 def test_the_dense_loss_is_its_definition(rooms):
@@ -109,7 +109,7 @@ def test_the_dense_loss_is_its_definition(rooms):
     extra = partial(dense_targets, image_config=image_config)
     example = Dataset([row], tok, image_config, model.config, extra=extra)[0, 0, 0]
     words = {
-        **{"files": "abcdefgh", "ranks": "12345678", "pictures": "ijklmnop"},
+        **{"columns": "abcdefgh", "rows": "12345678", "pictures": "ijklmnop"},
         **{"names": [" " + name for name in NAMES], "depths": "stuvwxyz"},
         **{"across": "ABCDEFGHIJKL", "along": "MNOPQRSTUV"},
     }

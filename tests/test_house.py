@@ -18,7 +18,16 @@ OPTIONAL = {  # pip install -e '.[bench]'
     "data/convert.py": {"pyarrow"},
     "data/vsibench/prepare.py": {"av"},
 }
-LEAVES = {"model", "image", "rewards", "lora", "muon", "tokenizer", "command"}  # import no other
+LEAVES = {
+    "model",
+    "image",
+    "photos",
+    "motion",
+    "lora",
+    "muon",
+    "tokenizer",
+    "command",
+}  # import no other
 SCRIPTS = [ROOT / name for name in ("train.py", "rl.py", "eval.py")]
 CORE = [*SCRIPTS, *sorted(ROOT.glob("nanoladder/*.py"))]
 FILES = [*CORE, *sorted(ROOT.glob("data/**/*.py"))]
@@ -34,7 +43,7 @@ MODULES = [
 COMMANDS = [*([path.name] for path in SCRIPTS), *(["-m", name] for name in MODULES)]
 # Names of SpatialLadder's and VSI-Bench's own question types, which the core may know.
 PUBLISHED_NAMES = {"room size", "room_size_estimation"}
-NOUNS = ["room", "floor", *(name for name in CATEGORIES if name != "ladder")]
+NOUNS = ["room", "floor", *(name for name in CATEGORIES if name not in ("ladder", "table"))]
 WORLD = re.compile("|".join(rf"\b{noun}s?\b" for noun in NOUNS))
 
 

@@ -59,3 +59,12 @@ def test_boxes_are_rescaled_with_the_image():
     tiny = replace(CONFIG, min_pixels=16 * 16, max_pixels=48 * 32)  # 100 x 50 becomes 48 x 16
     assert boxes_in_input(row, tiny) == [{"label": "chair", "bbox_2d": [2, 2, 10, 10]}]
     assert target_text(row, tiny) == '[{"label":"chair","bbox_2d":[2,2,10,10]}]'
+
+
+def test_a_tiny_box_keeps_a_pixel():
+    """A box that rounds to nothing would teach an answer that no reward accepts."""
+    row = make_row(answer=[{"bbox_2d": [97.2, 60, 97.6, 60.4], "label": "key"}])
+    row.sizes = ((98, 98),)
+    (item,) = boxes_in_input(row, CONFIG)
+    x1, y1, x2, y2 = item["bbox_2d"]
+    assert 0 <= x1 < x2 <= 96 and 0 <= y1 < y2 <= 96

@@ -137,7 +137,7 @@ def test_page_of_a_whole_run(run, tmp_path):
     for words in (
         *("localization, test", "0.400", "Curves of base", "Curves of stage1", "Curves of rl"),
         *("KL to the", "60.0", "no picture gone.png", f"The {EVIL} is near."),
-        *("<answer>A</answer>", "1.5", "In 1.5 minutes this run trained GRPO on spatial questions"),
+        *("<answer>A</answer>", "1.5", "trained a model by GRPO on spatial questions"),
         *("label F1: F1 score", "area of boxes: share of the picture"),
     ):
         assert words in page.words, words
@@ -183,17 +183,17 @@ def test_opening_names_what_was_trained_from_what_and_the_score(tmp_path):
     spatial = spatial_scores(tmp_path)
     stage1 = {"settings": {"stage": "1", "init": "base", "model": None}, "minutes": {"train": 12.5}}
     assert opening(stage1, localization) == (
-        "In 12.5 minutes this run trained stage 1, starting from the shipped base; its mean IoU "
-        "(localization, test) is 0.400, to be compared with “constant box”."
+        "In 12.5 minutes this run trained a model in stage 1, starting from the shipped base; its "
+        "mean IoU (localization, test) is 0.400, to be compared with “constant box”."
     )
     cold = {"settings": {"stage": "cold", "init": "runs/stage2", "model": None}}
     assert opening(cold, localization | spatial) == (
-        "This run trained the cold start, starting from runs/stage2; its mean over the spatial "
-        "benchmarks is 100.0 %, to be compared with “constant” and “shuffled”."
+        "This run trained a model in the cold start, starting from runs/stage2; its mean over the "
+        "spatial benchmarks is 100.0 %, to be compared with “constant” and “shuffled”."
     )
     qwen = {"settings": {"task": "spatial", "init": "runs/cold", "model": "Qwen"}}
     assert opening(qwen, spatial).startswith(
-        "This run trained GRPO on spatial questions, starting from Qwen; its mean over"
+        "This run trained a model by GRPO on spatial questions, starting from Qwen; its mean over"
     )
     scored = {"settings": {"model": "runs/stage2"}}
     assert opening(scored, spatial).startswith("eval.py scored runs/stage2 on held-out rows; its")

@@ -91,6 +91,34 @@ def test_key_order_fences_and_order_of_objects_do_not_matter():
     assert set(score_boxes(text, [CHAIR, LAMP]).values()) == {1.0}
 
 
+def test_two_objects_of_one_label_are_matched_one_to_one():
+    """By the highest IoU first, in any order; no more boxes of a label count than were asked for."""
+    first, second = [{"label": "cup", "bbox_2d": b} for b in ([0, 0, 10, 10], [50, 0, 60, 10])]
+    for answer in ([first, second], [second, first]):
+        assert score_boxes(json.dumps(answer), [first, second])["iou"] == 1.0
+    scores = score_boxes(json.dumps([first, first]), [first, second])
+    assert (scores["iou"], scores["label_f1"]) == (0.5, 1.0)
+    far = {"label": "cup", "bbox_2d": [80, 80, 90, 90]}
+    assert score_boxes(json.dumps([far, first]), [first])["iou"] == 0.0  # the first box counts
+
+
+def test_labels_differ_in_case_and_blanks_alone():
+    truth = [
+        {"label": "Stuhl ", "bbox_2d": [0, 0, 10, 10]},
+        {"label": "TÜR", "bbox_2d": [5, 5, 9, 9]},
+    ]
+    answer = json.dumps(
+        [{"label": t["label"].strip().lower(), "bbox_2d": t["bbox_2d"]} for t in truth]
+    )
+    assert score_boxes(answer, truth)["iou"] == 1.0
+    assert score_boxes(json.dumps(truth), truth) == {
+        "valid_json": 1.0,
+        "label_f1": 1.0,
+        "iou": 1.0,
+        "acc50": 1.0,
+    }
+
+
 def test_missing_extra_and_repeated_objects():
     one = score_boxes(json.dumps([CHAIR]), [CHAIR, LAMP])
     assert one == {"valid_json": 1.0, "label_f1": pytest.approx(2 / 3), "iou": 0.5, "acc50": 0.5}

@@ -1,6 +1,7 @@
 """Rows: which are accepted, which are refused and how, which are held out, and fixed subsets."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -72,8 +73,8 @@ def write_rows(folder, *rows, name="rows"):
     ({"image": []}, "no images"),
     ({"image": ["../a.png"]}, "leaves the data folder"),
     ({"image": ["/etc/passwd"]}, "leaves the data folder"),
-    ({"image": ["gone.png"]}, "no image"),
-    ({"image": ["cut.png"]}, "not a readable image"),
+    ({"image": ["gone.png"]}, "gone.png: no such image"),
+    ({"image": ["cut.png"]}, "cut.png: cannot be read as an image"),
     ({"image": ["link/a.png"]}, "leaves the data folder"),
     ({"question_type": ["object size"]}, "field 'question_type' must be of type str"),
     ({"options": ["A. chair", "B. lamp"]}, "options beside an answer of boxes"),
@@ -174,8 +175,8 @@ def test_the_papers_types_need_neither_unit_nor_form(tmp_path):
 
 
 def test_a_kind_is_the_name_of_its_file(tmp_path):
-    for name in ("localization", "smells"):
-        rows = read_rows(write_rows(tmp_path, BOXES, CHOICE, name=name))
+    for name, row in (("localization", BOXES), ("smells", CHOICE)):
+        rows = read_rows(write_rows(tmp_path, row, row, name=name))
         assert [row.kind for row in rows] == [name, name]
     video = NUMBER | {"data_type": "video"}
     rows = read_rows(write_rows(tmp_path, CHOICE, video, name="spatial"))
@@ -217,9 +218,49 @@ def test_a_folder_without_held_out_rows_keeps_scenes_back(tmp_path, monkeypatch)
     assert not scenes["train"] & scenes["test"]
     assert len(splits["train"]) + len(splits["test"]) == len(names)
     assert 4 <= len(splits["test"]) <= 36
-    (tmp_path / "ood").mkdir()  # now the folder has a split of its own
-    with pytest.raises(UserError, match="val/localization.jsonl: no such file"):
+    (tmp_path / "ood").mkdir()
+    with pytest.raises(UserError, match="ood/localization.jsonl: no such file"):
         read_splits(tmp_path, ["localization"], limits)
+
+
+def boxes_about(folder, count, names="images/{}.png"):
+    """A split with one box in each of `count` pictures."""
+    folder.mkdir(parents=True)
+    images = [names.format(k) for k in range(count)]
+    write_rows(folder, *(BOXES | {"image": [image]} for image in images), name="localization")
+    for image in images:
+        (folder / image).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (96, 96)).save(folder / image)
+
+
+def test_pictures_in_one_folder_are_held_out_one_by_one(tmp_path):
+    boxes_about(tmp_path / "a" / "train", 40)
+    limits = {"val": 200, "test": 1000, "ood": 1000}
+    splits = read_splits(tmp_path / "a", ["localization"], limits)
+    assert [len(splits[split]) for split in ("train", "val", "test")] == [35, 5, 5]
+    shutil.move(tmp_path / "a", tmp_path / "b")  # the choice does not depend on where the data is
+    again = read_splits(tmp_path / "b", ["localization"], limits)
+    names = [[row.images[0].name for row in s["test"]] for s in (splits, again)]
+    assert names[0] == names[1]
+    boxes_about(tmp_path / "b" / "test", 6)  # now only val is missing
+    splits = read_splits(tmp_path / "b", ["localization"], limits)
+    assert [len(splits[split]) for split in ("train", "val", "test")] == [35, 5, 6]
+    boxes_about(tmp_path / "few" / "train", 3)
+    with pytest.raises(UserError, match="few: 3 picture.s. are too few to hold any out"):
+        read_splits(tmp_path / "few", ["localization"], limits)
+
+
+def test_one_type_has_one_form_and_boxes_a_file_of_their_own(tmp_path):
+    number = {"question_type": "weight", "unit": "kg", "answer": "3"}
+    text = {"question_type": "weight", "answer": "heavy"}
+    path = write_rows(tmp_path, BOXES | number, BOXES | text, name="mine")
+    with pytest.raises(
+        UserError, match="mine.jsonl:2: 'weight' is of the form text here and number"
+    ):
+        read_kinds(tmp_path, [path.stem])
+    path = write_rows(tmp_path, BOXES, BOXES | number, name="both")
+    with pytest.raises(UserError, match="both.jsonl:1: boxes here, other answers in .*:2"):
+        read_kinds(tmp_path, [path.stem])
 
 
 def test_the_images_of_rows_lie_inside_their_folder(rooms):

@@ -18,12 +18,13 @@ import eval as evaluate
 import rl
 import train
 from data.rooms.recipe import SETTINGS, Rooms
-from nanoladder import checkpoint
+from nanoladder import checkpoint, scoring
 from nanoladder.command import UserError
 from nanoladder.files import read_json, read_jsonl, write_json
-from nanoladder.image import ImageConfig, load_image, preprocess
+from nanoladder.image import ImageConfig, preprocess
 from nanoladder.lora import LINEARS
 from nanoladder.model import PRESETS, Qwen2_5_VL
+from nanoladder.photos import load_image
 from nanoladder.runtime import start_runtime
 from nanoladder.schema import DATA_TYPES, rows_of
 from nanoladder.tokenizer import Tokenizer, config_for_tokenizer
@@ -39,9 +40,10 @@ SHORT = 16  # tokens of an answer: an untrained model does not end its answers
 
 
 @pytest.fixture(scope="module", autouse=True)
-def short_answers():
+def quick_scores():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train, "MAX_NEW_TOKENS", SHORT)
+        patch.setattr(scoring, "VAL_ROWS", 14)
         yield
 
 
@@ -193,7 +195,7 @@ def test_stage_0_trains_and_its_checkpoint_feeds_stage_1(rooms, tmp_path):
     assert "describe" in scores["seeing"]["test"]["types"]
     assert read_jsonl(tmp_path / "base" / "metrics.jsonl")[-1]["auxiliary_loss"] > 1
     start = ["--init", str(tmp_path / "base"), "--mix", SETTINGS["1"]["mix"]]
-    run(rooms, tmp_path / "next", "--steps", "1", *start)
+    run(rooms, tmp_path / "next", "--steps", "1", "--eval-rows", "2", *start)
     scores = read_json(tmp_path / "next" / "scores.json")
     assert set(scores) == {"localization", "seeing", "floor"}
     assert read_jsonl(tmp_path / "next" / "metrics.jsonl")[-1]["auxiliary_loss"] == 0
@@ -201,7 +203,7 @@ def test_stage_0_trains_and_its_checkpoint_feeds_stage_1(rooms, tmp_path):
 
 def test_stage_2_mixes_kinds_and_scores_each_benchmark(spatial_rooms, tmp_path, capsys):
     out, flags = tmp_path / "out", ["--questions-per-sequence", "2", "--eval-every", "3"]
-    run(spatial_rooms, out, "--steps", "3", *flags, stage="2")
+    run(spatial_rooms, out, "--steps", "3", "--eval-rows", "8", *flags, stage="2")
     scores = read_json(out / "scores.json")
     benchmarks = {"rooms-si", "rooms-mv", "rooms-video"}
     twins, others = (
@@ -218,7 +220,7 @@ def test_stage_2_mixes_kinds_and_scores_each_benchmark(spatial_rooms, tmp_path, 
     assert set(val) == others | set(DATA_TYPES)
 
     # eval.py asks the same rows and finds the same scores.
-    data = ["--data", str(spatial_rooms), "--rows", "12", "--max-new-tokens", str(SHORT)]
+    data = ["--data", str(spatial_rooms), "--rows", "8", "--max-new-tokens", str(SHORT)]
     asked = [*data, "--bench", "rooms-si", "localization", "rooms-mv-ood"]
     evaluate.main(["--model", str(out), *asked])
     again = read_json(out / "eval" / "scores.json")

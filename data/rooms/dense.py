@@ -5,7 +5,7 @@ and trains it to predict words for what its cell of the picture contains. It add
 it brings the vision encoder's tokens close to the embeddings of these words. It stands in for the
 pretraining that SpatialLadder's vision encoder came with. What is asked of each token (WORDS):
 
-    files, ranks     the letter and the digit of its square, if a chessboard lay over the picture
+    columns, rows    the letter and the digit of its square in an 8 x 8 grid over the picture
     pictures         the letter of its picture, where a sequence has several
     names            the names of the things in its cell
     depths           a letter for the distance of these things
@@ -26,10 +26,10 @@ from data.rooms.seeing import BOARD, DEPTHS, PICTURES
 from nanoladder.batches import IGNORE_INDEX
 from nanoladder.command import UserError
 
-SIDE = 8  # files and ranks of the chessboard, and pictures that are told apart
+SIDE = 8  # columns and rows of the grid, and pictures that are told apart
 WORDS = {
-    "files": BOARD[0],
-    "ranks": BOARD[1],
+    "columns": BOARD[0],
+    "rows": BOARD[1],
     "pictures": PICTURES,
     "names": [" " + name for name in NAMES],
     "depths": DEPTHS,
@@ -107,7 +107,7 @@ def dense_targets(row, grids, image_config):
             for kind in INDEX_IMAGES
         ]
         picture = torch.eye(SIDE)[min(number // pace, SIDE - 1)].expand(rows * cols, -1)
-        shares.append(torch.cat((board_squares(rows, cols), picture, *indices), dim=1))
+        shares.append(torch.cat((grid_squares(rows, cols), picture, *indices), dim=1))
     if is_video:
         targets = torch.stack(shares).unflatten(0, (-1, pace)).mean(1).flatten(0, 1)
     else:
@@ -135,14 +135,14 @@ def index_shares(path, rows, cols, side, count):
     return torch.from_numpy(counts.reshape(rows * cols, count) / side**2).float()
 
 
-def board_squares(rows, cols):
-    """Shares of each image token's cell in a chessboard's files and ranks: [rows * cols, 8 + 8]."""
+def grid_squares(rows, cols):
+    """Shares of each image token's cell in the grid's columns and rows: [rows * cols, 8 + 8]."""
 
     def shares(count):  # of one side's `count` cells: [count, 8]
         cell, line = torch.arange(count)[:, None] / count, torch.arange(SIDE) / SIDE
         end = torch.minimum(cell + 1 / count, line + 1 / SIDE)
         return count * (end - torch.maximum(cell, line)).clamp(min=0)
 
-    files = shares(cols).expand(rows, -1, -1)
-    ranks = shares(rows)[:, None].expand(-1, cols, -1)
-    return torch.cat((files, ranks), dim=-1).flatten(0, 1)
+    across = shares(cols).expand(rows, -1, -1)
+    down = shares(rows)[:, None].expand(-1, cols, -1)
+    return torch.cat((across, down), dim=-1).flatten(0, 1)

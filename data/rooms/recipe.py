@@ -27,37 +27,31 @@ from nanoladder.runtime import cosine_schedule
 from nanoladder.schema import DATA_TYPES, file_of, scored_kinds
 
 ROOT = Path(__file__).parent.parent.parent
+KINDS = ("localization", "seeing", "floor", "map_arithmetic", *DATA_TYPES, "cold")
 BASE, BOXES, SPATIAL = "datasets/rooms-base", "datasets/rooms", "datasets/rooms-spatial"
 # Every stage also asks some questions of the stages before, because a model of this size forgets
 # what it is no longer asked. For the same reason the vision encoder stays frozen after stage 0:
 # stage 1 has no rooms with several views, and made it forget where things stand on the floor.
-SPATIAL_RUN = {
-    **{"data": SPATIAL, "freeze_vision": True, "batch_size": 8, "micro_batch_size": 4},
-    **{"questions_per_sequence": 6, "muon_lr": 4e-3, "eval_rows": 100, "eval_every": 1000},
-}
+SPATIAL_RUN = dict(data=SPATIAL, freeze_vision=True, batch_size=8, micro_batch_size=4)
+SPATIAL_RUN |= dict(questions_per_sequence=6, muon_lr=4e-3, eval_rows=100, eval_every=1000)
 SETTINGS = {
-    "0": {
-        **{"data": BASE, "mix": "seeing=0.6,floor=0.25,map_arithmetic=0.15", "steps": 10_000},
-        **{"questions_per_sequence": 6, "lr": 6e-3, "muon_lr": 0.02},
-        **{"eval_every": 1000, "save_every": 250},
-    },
-    "1": {
-        **{"data": BOXES, "mix": "localization=0.8,seeing=0.15,floor=0.05", "steps": 750},
-        **{"muon_lr": 4e-3, "freeze_vision": True},
-    },
+    "0": dict(data=BASE, mix="seeing=0.6,floor=0.25,map_arithmetic=0.15", steps=10_000)
+    | dict(questions_per_sequence=6, lr=6e-3, muon_lr=0.02, eval_every=1000, save_every=250),
+    "1": dict(data=BOXES, mix="localization=0.8,seeing=0.15,floor=0.05", steps=750)
+    | dict(muon_lr=4e-3, freeze_vision=True),
     # As in the paper, stage 2 answers directly, and the cold start teaches rationales. If stage 2
     # taught the rationale of every question, the cold start and GRPO could not add to it.
     "2": SPATIAL_RUN
-    | {
-        "mix": "localization=0.16,seeing=0.08,floor=0.17,map_arithmetic=0.05,"
-        "single_image=0.19,multi_view=0.17,video=0.18",
-        **{"rationales": False, "steps": 1400, "lr": 1.5e-3},
-    },
+    | dict(steps=1400, lr=1.5e-3, rationales=False)
+    | dict(
+        mix="localization=0.16,seeing=0.08,floor=0.17,map_arithmetic=0.05,"
+        "single_image=0.19,multi_view=0.17,video=0.18"
+    ),
     "cold": SPATIAL_RUN
-    | {"mix": "cold=0.7,floor=0.06,localization=0.16,seeing=0.08", "steps": 500, "lr": 3e-3},
-    "rl": {"data": SPATIAL, "steps": 400},
-    "rl-localization": {"data": BOXES},
-    "eval": {"data": SPATIAL},
+    | dict(steps=500, lr=3e-3, mix="cold=0.7,floor=0.06,localization=0.16,seeing=0.08"),
+    "rl": dict(data=SPATIAL, steps=400),
+    "rl-localization": dict(data=BOXES),
+    "eval": dict(data=SPATIAL),
 }
 # What plan_curriculum and `rate` need beyond the settings.
 CURRICULUM = {
@@ -76,12 +70,9 @@ PREPARE = {
     "0": (60_000, 3750, ["--seeing", "--index-images"]),
     "1": (10_000, 0, ["--seeing"]),
     "2": (9600, 1200, ["--seeing", "--held-out", "200", "--questions", "8"]),
-    # A trace for every question there is; the paper has 1,255.
-    "cold": (
-        *(9600, 1200),
-        ["--seeing", "--held-out", "200", "--questions", "8", "--traces", "250000"],
-    ),
 }
+# A trace for every question there is; the paper has 1,255.
+PREPARE["cold"] = (9600, 1200, [*PREPARE["2"][2], "--traces", "250000"])
 
 
 class Rooms(Recipe):
@@ -93,6 +84,8 @@ class Rooms(Recipe):
     def make(self, data, stage, kinds):
         """Make the rooms of a stage in the folder `data`, unless its rows are there already."""
         data = Path(data)
+        if unknown := [kind for kind in kinds if kind not in KINDS]:
+            raise UserError(f"--mix {unknown[0]}: the rooms have {', '.join(KINDS)}")
         needed = [data / "train" / file_of(kind) for kind in kinds]
         needed += [
             data / split / file_of(k) for k in scored_kinds(kinds) for split in ("val", "ood")

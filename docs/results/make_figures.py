@@ -21,7 +21,8 @@ from data.rooms.scene import footprint
 from docs.results.make_curves import smooth
 from nanoladder.checkpoint import BASE, Policy
 from nanoladder.files import read_jsonl
-from nanoladder.image import load_image, preprocess
+from nanoladder.image import preprocess
+from nanoladder.photos import load_image
 from nanoladder.pictures import draw_samples
 from nanoladder.scoring import some
 

@@ -32,7 +32,7 @@ from nanoladder.model import Config, Qwen2_5_VL, mrope_position_ids  # noqa: E40
 
 
 def write_folder(folder, layers):
-    """Write a checkpoint of the 3B's shapes; all tensors are drawn in bf16, so none takes 4 bytes."""
+    """Write a checkpoint of the 3B's shapes, and draw every tensor in bf16 to save memory."""
     config = Config()
     if layers:
         full = {"depth": layers, "fullatt_block_indexes": (layers - 1,)}
