@@ -33,7 +33,9 @@ class Settings:
 
 def main(argv):
     """Print the answer to a question about pictures while it is decoded."""
-    question = argv.pop() if len(argv) > 1 else ""
+    question = ""
+    if argv and not argv[-1].startswith("-"):
+        *argv, question = argv
     s = parse(Settings, argv, doc=__doc__)
     if not s.image or not question:
         raise UserError("name pictures with --image, and put the question last")

@@ -100,7 +100,7 @@ def generate(
 
     prompts: dicts of batches.encode_prompt(..., ask=True), with image_embeds where these are known
     already. generator: on the model's device, for samples that can be repeated. on_token(ids) gets
-    the new token of every sample that is still being completed.
+    the new token of each sample, or the end token of one that has ended.
     """
     device = model.lm_head.weight.device
     prompt, hidden, position, seen = prefill(model, prompts, eos_ids[0], device)

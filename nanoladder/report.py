@@ -82,13 +82,12 @@ def opening(about, scores):
     start, stage = s.get("model") or s.get("init"), s.get("stage")
     if "init" not in s:
         return f"eval.py scored {start} on held-out rows; {headline(scores)}."
-    names = {"base": "the shipped base", "scratch": "random weights", "cold": "the cold start"}
-    what = (
-        f"in {names.get(stage, f'stage {stage}')}" if stage else f"by GRPO on {s['task']} questions"
-    )
+    names = {start: start, stage: f"stage {stage}", "cold": "the cold start"}
+    names |= {"base": "the shipped base", "scratch": "random weights"}
+    what = f"in {names[stage]}" if stage else f"by GRPO on {s['task']} questions"
     what += " with blank pictures" if s.get("blank_images") else ""
     run = "This run" if minutes is None else f"In {minutes:g} minutes this run"
-    return f"{run} trained a model {what}, starting from {names.get(start, start)}; {headline(scores)}."
+    return f"{run} trained a model {what}, starting from {names[start]}; {headline(scores)}."
 
 
 def headline(scores):
@@ -250,7 +249,7 @@ def evenly(items, most):
 
 
 def jpeg(path, side):
-    """A link that holds the picture in at most `side` pixels; "" where its file is gone."""
+    """A data: link that holds the picture, at most `side` pixels; "" where its file is gone."""
     try:
         with Image.open(path) as image:
             image = image.convert("RGB")
@@ -261,7 +260,6 @@ def jpeg(path, side):
 
 
 def link_to(image, kind, **options):
-    """A data: link that holds the image itself."""
     stored = io.BytesIO()
     image.save(stored, kind, **options)
     return f"data:image/{kind};base64," + base64.b64encode(stored.getvalue()).decode()

@@ -14,8 +14,8 @@ from data.rooms.dense import (
     WEIGHT,
     WORDS,
     DenseLoss,
-    grid_squares,
     dense_targets,
+    grid_squares,
     index_shares,
 )
 from data.rooms.questions import NAMES

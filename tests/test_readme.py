@@ -1,6 +1,8 @@
-"""What README.md and docs/*.md tell: commands are accepted, tables are fresh, links exist."""
+"""What README.md and docs/*.md tell: commands, tables and links are right, exercises come out."""
 
+import contextlib
 import importlib
+import io
 import re
 import shlex
 
@@ -14,6 +16,12 @@ from nanoladder.command import parse
 TEXTS = {page: page.read_text(encoding="utf-8") for page in PAGES}
 README, TOGETHER = TEXTS[ROOT / "README.md"], "\n".join(TEXTS.values())
 START = r"(?:python|torchrun --nproc_per_node 2) (train\.py|rl\.py|eval\.py|-m data\.[\w.]+)"
+EXERCISE = re.compile(r"```python\n((?:(?!```).)*)```\n\n`(.*?)`\n", re.DOTALL)
+EXERCISES = {
+    f"{page.stem}-{number}": found
+    for page, text in TEXTS.items()
+    for number, found in enumerate(EXERCISE.findall(text))
+}
 COMMANDS = sorted(set(re.findall(START + r"((?: [\w,=/-][\w.,=/-]*)*)", TOGETHER)))
 
 
@@ -23,6 +31,20 @@ def test_commands_are_accepted(script, flags):
     settings = getattr(module, "Settings", ConverterSettings)
     presets = getattr(module, "presets", None)
     assert parse(settings, shlex.split(flags), presets, module.__doc__)
+
+
+@pytest.mark.parametrize("code, answer", EXERCISES.values(), ids=EXERCISES)
+def test_exercises_have_the_answers_given(code, answer):
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown):
+        exec(code, {})
+    assert shown.getvalue().strip() == answer
+
+
+def test_every_chapter_has_exercises():
+    chapters = [page.stem for page in PAGES if page.stem[0].isdigit()]
+    assert len(chapters) == 7
+    assert all(sum(name.startswith(c) for name in EXERCISES) >= 2 for c in chapters if c[0] != "5")
 
 
 def test_the_readme_is_short():

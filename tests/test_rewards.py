@@ -92,7 +92,7 @@ def test_key_order_fences_and_order_of_objects_do_not_matter():
 
 
 def test_two_objects_of_one_label_are_matched_one_to_one():
-    """By the highest IoU first, in any order; no more boxes of a label count than were asked for."""
+    """By the highest IoU first, in any order; only as many boxes count as were asked for."""
     first, second = [{"label": "cup", "bbox_2d": b} for b in ([0, 0, 10, 10], [50, 0, 60, 10])]
     for answer in ([first, second], [second, first]):
         assert score_boxes(json.dumps(answer), [first, second])["iou"] == 1.0

@@ -49,7 +49,7 @@ SETTINGS = {
     ),
     "cold": SPATIAL_RUN
     | dict(steps=500, lr=3e-3, mix="cold=0.7,floor=0.06,localization=0.16,seeing=0.08"),
-    "rl": dict(data=SPATIAL, steps=400),
+    "rl": dict(data=SPATIAL),
     "rl-localization": dict(data=BOXES),
     "eval": dict(data=SPATIAL),
 }
