@@ -30,18 +30,16 @@ import dataclasses
 import json
 from pathlib import Path
 
-import numpy as np
-
 from nanoladder.checkpoint import Policy
 from nanoladder.command import UserError, flag, parse, run_script, setting, show
-from nanoladder.files import RunFolder, read_json, read_jsonl, write_json
+from nanoladder.compare import compare
+from nanoladder.files import RunFolder, read_json, write_json
 from nanoladder.predict import MAX_NEW_TOKENS
 from nanoladder.recipe import find_recipe
 from nanoladder.report import write_report
 from nanoladder.runtime import autocast, environment, start_runtime
 from nanoladder.schema import DATA_TYPES, data_name, read_kinds
 from nanoladder.scoring import SHORT, Scorer, Summary, write_scores
-from nanoladder.summaries import interval, overall_interval, resample, type_scores
 
 # Where the published benchmarks' rows lie in the folder --real, and of which kinds they are.
 PUBLISHED = {
@@ -174,61 +172,6 @@ def refuse_other_settings(s, folder):
                 f"{folder} holds a scoring with {flag(name)} {before.get(name)}, not {now[name]}: "
                 "go on with its settings (run.json), or name another folder with --out"
             )
-
-
-# ---------------------------------------------------------------- comparing
-
-
-def compare(folders):
-    """Print the second folder's scores minus the first's, over the rows that both answered.
-
-    Of every question type, each benchmark and the benchmarks' mean, with 95 % intervals by a paired
-    bootstrap over rows.
-    """
-    if len(folders) != 2:
-        raise UserError("--compare takes two folders")
-    first, second = (
-        {key(p): p for p in read_jsonl(Path(folder) / "predictions.jsonl")} for folder in folders
-    )
-    types, benchmarks, rng = {}, {}, np.random.default_rng(0)
-    for k in [k for k in first if k in second]:
-        own, measure = first[k], "iou" if "iou" in first[k]["scores"] else "accuracy"
-        gain = second[k]["scores"][measure] - own["scores"][measure]
-        before = own["scores"][measure]
-        types.setdefault((own["split"], own["question_type"]), []).append((before, gain))
-        if own["kind"] in SHORT:
-            pair = own, own | {"scores": {"accuracy": gain}}
-            benchmarks.setdefault(own["split"], {}).setdefault(own["kind"], []).append(pair)
-    if not types:
-        raise UserError(f"{folders[0]} and {folders[1]} answered no row in common")
-    for (split, kind), pairs in sorted(types.items()):
-        before, gains = np.array(pairs).T
-        low_high = interval(resample(gains, rng))
-        show_gain(split, kind, before.mean(), gains.mean(), low_high, len(gains))
-    for split, found in benchmarks.items():
-        groups = {kind: [pairs] for kind, pairs in found.items()}
-        if len(found) > 1:
-            groups["overall"] = list(found.values())
-        for name, parts in groups.items():
-            before, gains = ([[pair[i] for pair in pairs] for pairs in parts] for i in (0, 1))
-            means = (average_of_types(before), average_of_types(gains))
-            show_gain(split, name, *means, overall_interval(gains), sum(map(len, gains)))
-
-
-def average_of_types(parts):
-    """Mean over benchmarks of the mean over their types."""
-    return np.mean([np.mean(list(type_scores(predictions).values())) for predictions in parts])
-
-
-def show_gain(split, name, before, gain, low_high, n):
-    low, high = low_high
-    print(f"{split:4} {name:18} {before:.3f} {gain:+.3f} [{low:+.3f}, {high:+.3f}]  n {n}")
-
-
-def key(prediction):
-    names = ("split", "question_id", "question_type")
-    images = tuple(Path(image).name for image in prediction["images"])
-    return *(prediction[name] for name in names), images
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from nanoladder.batches import encode_prompt
 from nanoladder.checkpoint import BASE, Policy
-from nanoladder.command import UserError, parse, setting
+from nanoladder.command import UserError, parse, run_script, setting
 from nanoladder.generate import generate
 from nanoladder.image import resized_size
 from nanoladder.pictures import draw_boxes
@@ -61,3 +61,7 @@ def main(argv):
         boxes = parse_boxes(tokenizer.decode(ids)) or []
         draw_boxes(paths[0], boxes, resized_size(row.sizes[0], image_config), s.out)
         print(f"{s.out}: {len(boxes)} box(es)")
+
+
+if __name__ == "__main__":
+    run_script(main)

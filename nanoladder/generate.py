@@ -6,6 +6,7 @@ Prompts are padded on the left, so that all completions start in the same column
 pictures and text are computed once for its whole group of samples.
 """
 
+import runpy
 from bisect import bisect_right
 from itertools import accumulate
 from typing import NamedTuple
@@ -169,7 +170,5 @@ def draw(logprobs: Tensor, temperature: float, generator) -> Tensor:
     return torch.searchsorted(heaped, drawn, right=True)
 
 
-if __name__ == "__main__":
-    from nanoladder import ask, command
-
-    command.run_script(ask.main)
+if __name__ == "__main__":  # the command is in ask.py, which imports this file
+    runpy.run_module("nanoladder.ask", run_name="__main__")

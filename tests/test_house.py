@@ -128,7 +128,7 @@ def test_the_core_names_nothing_of_the_rooms(path):
 def test_sizes():
     """HOUSE: what a person reads in one go."""
     sizes = {path.name: lines(path) for path in SCRIPTS}
-    assert sizes["train.py"] <= 300 and sizes["rl.py"] <= 330 and sizes["eval.py"] <= 240, sizes
+    assert sizes["train.py"] <= 300 and sizes["rl.py"] <= 330 and sizes["eval.py"] <= 200, sizes
     total = sum(map(lines, PATH))
     assert total <= 2300, {path.name: lines(path) for path in PATH}
     assert len(dataclasses.fields(train.Settings)) <= 30
