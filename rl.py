@@ -281,7 +281,7 @@ def update(s, loop, prompts, ids, mask, advantage, old_logprobs):
         (loss * weight).backward()
         totals = {name: totals.get(name, 0.0) + weight * v for name, v in stats.items()}
     factor = cosine_schedule(loop.step, s.steps, WARMUP)
-    return totals | {"lr": factor, "grad_norm": loop.update(factor)}
+    return totals | {"lr_factor": factor, "grad_norm": loop.update(factor)}
 
 
 def check(s, runtime):

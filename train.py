@@ -55,7 +55,7 @@ class Settings:
     out: str = setting("runs/stage1", "run folder")
     resume: bool = setting(False, "go on with the killed run in --out, with its settings")
     init: str = setting("base", "start: base (the shipped one), scratch, or a checkpoint folder")
-    preset: str = setting("nano", "model size with --init scratch", choices=["nano", "small"])
+    preset: str = setting("nano", "model size with --init scratch", choices=[*PRESETS])
     model: str | None = setting(None, "Qwen2.5-VL folder to train at the paper's rates, not --init")
     lora_rank: int = setting(0, "train LoRA of this rank on frozen weights; 0 trains the weights")
     freeze_vision: bool = setting(False, "train the decoder alone")
@@ -152,11 +152,11 @@ def train(s, loop, recipe, dataset, order, validate):
         for k, batch in enumerate(batches):
             parallel.sync_gradients(loop.compute, on=k + 1 == accumulation)
             with autocast(runtime.device, s.amp):
-                answers, auxiliary = loop.compute(to_device(batch, runtime.device))
+                answer_loss, auxiliary = loop.compute(to_device(batch, runtime.device))
                 # Ranks average their gradients, so a sum is multiplied by their number.
-                loss = answers * runtime.world / tokens + auxiliary / accumulation
+                loss = answer_loss * runtime.world / tokens + auxiliary / accumulation
             loss.backward()
-            answer_sum += answers.detach()
+            answer_sum += answer_loss.detach()
             auxiliary_sum += auxiliary.detach() / accumulation
         factor = recipe.rate(s, loop.step)
         norm = loop.update(factor)
@@ -164,12 +164,12 @@ def train(s, loop, recipe, dataset, order, validate):
             record = {
                 "loss": runtime.sum(float(answer_sum)) / tokens,
                 "auxiliary_loss": runtime.sum(float(auxiliary_sum)) / runtime.world,
-                "lr": factor,
+                "lr_factor": factor,
                 "grad_norm": norm,
                 "tokens": int(tokens),
                 "seconds": round(loop.clock(), 2),
             }
-            loop.bar.set_postfix(loss=f"{record['loss']:.3f}", rate=f"{factor:.2f}")
+            loop.bar.set_postfix(loss=f"{record['loss']:.3f}", lr_factor=f"{factor:.2f}")
             if loop.step % s.eval_every == 0:
                 with parallel.gathered(loop.loss_module):
                     record["val"] = validate(loop.step)

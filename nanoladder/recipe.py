@@ -63,10 +63,10 @@ class Recipe:
 
 
 def find_recipe(name=None, data=None):
-    """The recipe called `name`, or of the data folder, or (where neither is given) the only one.
+    """The recipe called `name`, or of the data folder, or (where neither is given) the default.
 
-    A folder that no recipe made gets the defaults. UserError where the name is unknown, where there
-    is more than one to choose from, or where an older version of the recipe made the folder.
+    data/__init__.py names the default. A folder that no recipe made gets the defaults of Recipe.
+    UserError where the name is unknown, or where an older version of the recipe made the folder.
     """
     made = Path(data or "", "prepare.json")
     told = read_json(made) if data and made.is_file() else {}
@@ -74,10 +74,9 @@ def find_recipe(name=None, data=None):
         raise UserError(f"{data} was made by an older version: delete it, or name another --data")
     shipped = [path.parent.name for path in sorted(DATA.glob("*/recipe.py"))]
     name = name or told.get("recipe")
-    if name is None and data is None:
-        if len(shipped) > 1:
-            raise UserError(f"which recipe? name it with --recipe: {', '.join(shipped)}")
-        name = shipped[0] if shipped else None
+    if name is None and data is None and shipped:
+        default = importlib.import_module("data").DEFAULT_RECIPE
+        name = default if default in shipped else None
     if name is None:
         return Recipe()
     if name not in shipped:

@@ -311,7 +311,7 @@ def question_of_trace(raw, where):
 
 def check_answer(raw, where):
     """(form, unit) of a row's answer; UserError where the answer does not fit its form."""
-    answer, options, kind = raw["answer"], raw.get("options"), raw.get("question_type")
+    answer, options, named = raw["answer"], raw.get("options"), raw.get("question_type")
     if isinstance(answer, list):
         if options is not None:
             raise UserError(f"{where}: options beside an answer of boxes; make them null")
@@ -320,12 +320,12 @@ def check_answer(raw, where):
         for item in answer:
             check_box(item, where)
         return "boxes", None
-    if options is not None or kind in PAPER_CHOICES:
+    if options is not None or named in PAPER_CHOICES:
         if "unit" in raw:
             raise UserError(f"{where}: a row has options or a unit, not both")
         check_options(options, answer, where)
         return "choice", None
-    unit = raw.get("unit", PAPER_UNITS.get(kind))
+    unit = raw.get("unit", PAPER_UNITS.get(named))
     if unit is not None:
         check_number(answer, unit, where)
         return "number", unit

@@ -145,7 +145,7 @@ class Scorer:
         predictions = self.ask(rows, split, f"score {kind}", "predictions")
         summary = self.summarize(kind, predictions)
         if benchmark:
-            mixed = self.ask(shuffled(rows), split, f"{kind} with shuffled images", "shuffled")
+            mixed = self.ask(shuffled(rows), split, f"{kind} with shuffled pictures", "shuffled")
             set_beside(summary, "shuffled", self.summarize(kind, mixed))
             if benchmark in self.blank:
                 set_beside(summary, "blank", self.blank[benchmark])

@@ -102,13 +102,13 @@ def summarize_answers(predictions, train_rows, seed=0):
         }
 
     found = {}
-    for kind in sorted({p["question_type"] for p in predictions}):
-        items = [p for p in predictions if p["question_type"] == kind]
-        known = [row.answer for row in train_rows if row.question_type == kind]
-        found[kind] = items, constant_scores(known, items)
+    for name in sorted({p["question_type"] for p in predictions}):
+        items = [p for p in predictions if p["question_type"] == name]
+        known = [row.answer for row in train_rows if row.question_type == name]
+        found[name] = items, constant_scores(known, items)
     every = [score for _, constants in found.values() for score in constants]
     whole = means(predictions, every)
-    return whole | {"types": {kind: means(*parts) for kind, parts in found.items()}}
+    return whole | {"types": {name: means(*parts) for name, parts in found.items()}}
 
 
 def constant_scores(known, predictions):
@@ -147,25 +147,25 @@ def summarize_spatial(predictions, train_rows, seed=0):
     for answers that think first "format", the share of completions of the right form.
     """
     drawn, types = type_draws(predictions, seed), {}
-    for kind, score in type_scores(predictions).items():
-        parts, constants = by_options(predictions, kind), []
+    for name, score in type_scores(predictions).items():
+        parts, constants = by_options(predictions, name), []
         for options, items in parts.items():
             known = [
                 row.answer
                 for row in train_rows
-                if row.question_type == kind and len(row.options) == options
+                if row.question_type == name and len(row.options) == options
             ]
             constants.append(np.mean(constant_scores(known, items)))
-        types[kind] = {
+        types[name] = {
             "form": next(iter(parts.values()))[0]["form"],
             "accuracy": float(score),
             "constant": float(np.mean(constants)),
-            "interval": interval(drawn[kind]),
+            "interval": interval(drawn[name]),
             "n": sum(map(len, parts.values())),
         }
 
     def interval_of(form=None):
-        draws = [drawn[kind] for kind in types if form in (None, types[kind]["form"])]
+        draws = [drawn[name] for name in types if form in (None, types[name]["form"])]
         return interval(np.mean(draws, axis=0)) if draws else None
 
     formats = [p["scores"]["format"] for p in predictions if "format" in p["scores"]]
@@ -183,11 +183,11 @@ def summarize_spatial(predictions, train_rows, seed=0):
     }
 
 
-def by_options(predictions, kind):
+def by_options(predictions, question_type):
     """A type's predictions, grouped by their number of options."""
     groups = {}
     for p in predictions:
-        if p["question_type"] == kind:
+        if p["question_type"] == question_type:
             groups.setdefault(p["options"], []).append(p)
     return groups
 
@@ -195,10 +195,10 @@ def by_options(predictions, kind):
 def type_scores(predictions, mean=np.mean):
     """{type: its score}, the mean over its numbers of options. mean: of one group's accuracies."""
     scores = {}
-    for kind in sorted({p["question_type"] for p in predictions}):
-        groups = by_options(predictions, kind).values()
+    for name in sorted({p["question_type"] for p in predictions}):
+        groups = by_options(predictions, name).values()
         accuracies = [[p["scores"]["accuracy"] for p in items] for items in groups]
-        scores[kind] = np.mean([mean(values) for values in accuracies], axis=0)
+        scores[name] = np.mean([mean(values) for values in accuracies], axis=0)
     return scores
 
 
@@ -224,8 +224,9 @@ def overall_interval(benchmarks):
 def set_beside(summary, name, other):
     """Add another summary of the same benchmark as a column `name`, such as "shuffled"."""
     summary[name] = other["avg"]
-    for kind in summary["types"].keys() & other["types"].keys():
-        summary["types"][kind][name] = other["types"][kind]["accuracy"]
+    for question_type in summary["types"].keys() & other["types"].keys():
+        accuracy = other["types"][question_type]["accuracy"]
+        summary["types"][question_type][name] = accuracy
 
 
 def summarize_benchmark(name, predictions, seed=0):

@@ -195,7 +195,7 @@ def test_one_file_swaps_the_world(core, tmp_path, monkeypatch, capsys):
     told = [settings[name] for name in ("recipe", "data", "steps")]
     assert told == ["pears", str(made), 1]
     (record,) = read_jsonl(out / "metrics.jsonl")
-    assert record["step"] == 1 and record["lr"] == 0.25
+    assert record["step"] == 1 and record["lr_factor"] == 0.25
 
 
 def test_the_recipe_is_the_named_one_or_that_of_the_data(rooms, tmp_path):

@@ -16,7 +16,7 @@ from nanoladder.tables import percent, percents, spatial
 ROOT = Path(__file__).parent.parent.parent
 PAGES = ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))
 MARKED = re.compile(r"(<!-- (\w+) (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
-BESIDE = {"constant": "best constant", "shuffled": "other pictures", "blank": "blank pictures"}
+BESIDE = {"constant": "best constant", "shuffled": "shuffled pictures", "blank": "blank pictures"}
 
 
 def read_run(folder):
@@ -80,7 +80,7 @@ def parts(*folders):
         low_high = percents(run["intervals"]["overall"])
         nq, mcq, average, *beside = map(percent, means)
         rows.append((run["name"], nq, mcq, f"**{average}**", low_high, *beside))
-    columns = ("%", "NQ", "MCQ", "overall", "95 %", "best constant", "other pictures")
+    columns = ("%", "NQ", "MCQ", "overall", "95 %", "best constant", "shuffled pictures")
     return markdown(columns, rows)
 
 
