@@ -38,7 +38,7 @@ from nanoladder.predict import MAX_NEW_TOKENS
 from nanoladder.recipe import find_recipe
 from nanoladder.report import write_report
 from nanoladder.runtime import autocast, environment, start_runtime
-from nanoladder.schema import DATA_TYPES, data_name, read_kinds
+from nanoladder.schema import DATA_TYPES, data_name, read_kinds, subset
 from nanoladder.scoring import SHORT, Scorer, Summary, write_scores
 
 # Where the published benchmarks' rows lie in the folder --real, and of which kinds they are.
@@ -95,9 +95,12 @@ def main(argv):
     train = Path(s.data or "", "train")  # constant answers are fitted on it, where there is one
     known = read_kinds(train, kinds) if kinds and train.is_dir() else []
     summarize = Summary(known, policy.image_config)
-    for name in (name for name in s.bench if name in PUBLISHED):
+    for name in dict.fromkeys(name for name in s.bench if name in PUBLISHED):
         folder, kinds = PUBLISHED[name]
-        splits[name] = read_kinds(Path(s.real) / folder / "test", kinds, s.rows, s.think)
+        rows = read_kinds(Path(s.real) / folder / "test", kinds, None, s.think)
+        splits[name] = subset(rows, s.rows)
+    if empty := [split for split, rows in splits.items() if not rows]:
+        raise UserError(f"{s.data}: no rows of {', '.join(s.bench)} in {empty[0]}")
     run.path.mkdir(parents=True, exist_ok=True)
     runtime.wait()  # until all ranks have seen what a killed scoring left
     if runtime.main:
@@ -126,6 +129,10 @@ def main(argv):
 
 
 def presets(given):
+    """The data on which the run in --model was trained, else that of the shipped world."""
+    run = Path(given.get("model", ""), "run.json")
+    if "model" in given and run.is_file():
+        return {"data": read_json(run)["settings"].get("data")}
     return find_recipe(None, given.get("data")).settings("eval")
 
 
@@ -151,6 +158,7 @@ def asked_kinds(s):
         for kind in kinds:
             name = f"{data_name(s.data)}-{SHORT[kind]}" if kind in SHORT else kind
             names[name + ("-ood" if split == "ood" else "")] = split, kind
+    own = list(dict.fromkeys(own))
     if odd := [name for name in own if name not in names]:
         known = ", ".join([*names, *PUBLISHED])
         raise UserError(f"--bench {odd[0]} is none of {known}")

@@ -91,8 +91,8 @@ class Settings:
 TEMPERATURE = 1.0  # of sampling and of the update: the policy is the model's pure softmax
 WARMUP = 10  # steps of linear warm-up before the cosine
 EARLY = 5  # steps after which NO_FORM is printed, if it is true
-NO_FORM = f"""no answer of the first {EARLY} steps had the right form, so nothing is learned: start
-from a checkpoint that knows it (train.py --stage cold), or raise --max-new-tokens"""
+NO_FORM = f"""no answer of the first {EARLY} steps had the right format, so nothing is learned:
+start from a checkpoint that knows it (train.py --stage cold), or raise --max-new-tokens"""
 SHOWN = ("reward", "format", "accuracy", "length", "kl", "entropy", "idle")  # in the progress bar
 LOCALIZATION = {"init": "runs/stage1", "out": "runs/rl-localization", "kl_coef": 0.05}
 # SpatialLadder's own settings (section 4 of the paper).
@@ -246,11 +246,11 @@ def train(s, loop, rows, validate):
         well_formed += record["format"]
         if loop.step == EARLY and not well_formed:
             runtime.say(NO_FORM)
-        if loop.step % s.save_every == 0:
+        if loop.due(s.save_every):
             with parallel.gathered(loop.loss_module):
                 record["val"] = validate(loop.step)
         loop.log("metrics.jsonl", {"seconds": round(loop.clock(), 2)} | record)
-        if loop.step % s.save_every == 0 and loop.step < s.steps:
+        if loop.due(s.save_every) and loop.step < s.steps:
             for k, text in enumerate(texts[: 2 * s.group_size]):  # of two prompts
                 about = describe(asked[k // s.group_size], policy.image_config)
                 loop.log("completions.jsonl", about | {"answer": text} | parts[k])
@@ -286,7 +286,7 @@ def update(s, loop, prompts, ids, mask, advantage, old_logprobs):
 
 def check(s, runtime):
     """UserError where settings contradict each other."""
-    if s.prompts % runtime.world:
+    if s.prompts < 1 or s.prompts % runtime.world:
         raise UserError(f"--prompts {s.prompts} is no multiple of {runtime.world} ranks")
     if s.group_size < 2:
         raise UserError(f"--group-size {s.group_size}: one answer has nothing to be compared with")

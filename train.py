@@ -160,7 +160,7 @@ def train(s, loop, recipe, dataset, order, validate):
             auxiliary_sum += auxiliary.detach() / accumulation
         factor = recipe.rate(s, loop.step)
         norm = loop.update(factor)
-        if loop.step % LOG_EVERY == 0 or loop.step == s.steps:
+        if loop.due(LOG_EVERY) or loop.due(s.eval_every) or loop.step == s.steps:
             record = {
                 "loss": runtime.sum(float(answer_sum)) / tokens,
                 "auxiliary_loss": runtime.sum(float(auxiliary_sum)) / runtime.world,
@@ -170,11 +170,11 @@ def train(s, loop, recipe, dataset, order, validate):
                 "seconds": round(loop.clock(), 2),
             }
             loop.bar.set_postfix(loss=f"{record['loss']:.3f}", lr_factor=f"{factor:.2f}")
-            if loop.step % s.eval_every == 0:
+            if loop.due(s.eval_every):
                 with parallel.gathered(loop.loss_module):
                     record["val"] = validate(loop.step)
             loop.log("metrics.jsonl", record)
-        if loop.step % s.save_every == 0 and loop.step < s.steps:
+        if loop.due(s.save_every) and loop.step < s.steps:
             loop.save()
 
 
@@ -240,7 +240,10 @@ def read_data(s, recipe, runtime):
 
 
 def check(s, runtime):
-    """UserError where settings contradict each other."""
+    """UserError where settings make no sense, or contradict each other."""
+    for name in ("steps", "batch_size", "questions_per_sequence", "micro_batch_size"):
+        if getattr(s, name) < 1:
+            raise UserError(f"{flag(name)} {getattr(s, name)} must be 1 or more")
     if s.batch_size % (s.micro_batch_size * runtime.world):
         shares = f"{flag('micro_batch_size')} {s.micro_batch_size} x {runtime.world} rank(s)"
         raise UserError(f"--batch-size {s.batch_size} is no multiple of {shares}")
@@ -255,6 +258,7 @@ def main(argv):
     if s.stage == "all":
         return climb_ladder(s)
     runtime, clock = start_runtime(), Timer()
+    given = dataclasses.asdict(s)  # without this machine's number of ranks
     s.micro_batch_size = s.micro_batch_size or max(1, s.batch_size // runtime.world)
     check(s, runtime)
     run = RunFolder(s.out)
@@ -282,7 +286,7 @@ def main(argv):
         parallel.shard(loss, [*policy.model.visual.blocks, *policy.model.model.layers])
     scorer = scorer_of_run(policy, splits, s.data, runtime, MAX_NEW_TOKENS)
     optimizers = make_optimizers(policy.model, s.lr, 0.0 if s.lora_rank else s.muon_lr)
-    about = {"images": len(dataset), "rows": len(rows)}
+    about = {"settings": given, "images": len(dataset), "rows": len(rows)}
     loop = Loop(s, runtime, run, policy, loss, optimizers, about)
     train(s, loop, recipe, dataset, order, lambda step: scorer.validate(step, splits["val"]))
     loop.finish(scorer, splits, minutes)

@@ -58,6 +58,7 @@ def main(argv):
     generate(model, [prompt], s.max_new_tokens, ends, banned_ids=banned, on_token=print_token)
     print()
     if s.out:
+        Path(s.out).parent.mkdir(parents=True, exist_ok=True)
         boxes = parse_boxes(tokenizer.decode(ids)) or []
         draw_boxes(paths[0], boxes, resized_size(row.sizes[0], image_config), s.out)
         print(f"{s.out}: {len(boxes)} box(es)")

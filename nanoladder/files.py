@@ -83,9 +83,8 @@ class RunFolder:
         path = self.path / name
         kept = []
         if path.exists():
-            lines = path.read_text(encoding="utf-8").split("\n")
-            rows = [json.loads(line) for line in lines if line.endswith("}")]
-            kept = [row for row in rows if row["step"] <= step]
+            lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # a torn one has no end
+            kept = [row for row in map(json.loads, lines) if row["step"] <= step]
         write_jsonl(path, kept)
         return open(path, "a", buffering=1, encoding="utf-8")
 

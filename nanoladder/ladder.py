@@ -19,6 +19,7 @@ import torch
 from nanoladder.checkpoint import BASE
 from nanoladder.command import UserError, flag
 from nanoladder.files import RunFolder, read_json, write_json
+from nanoladder.recipe import find_recipe
 from nanoladder.tables import Table, as_text, percent, percents, plain, spatial
 
 ROOT = Path(__file__).parent.parent
@@ -46,6 +47,7 @@ def ladder_settings(given):
 def climb_ladder(s):
     """Train and score what is missing, and print the table. s: train.py's settings."""
     out, forwarded = Path(s.out), []
+    refuse_other_settings(s, out)
     for name in FORWARDED:
         if (value := getattr(s, name)) is not None:
             values = value if isinstance(value, tuple) else [value]
@@ -68,12 +70,28 @@ def climb_ladder(s):
     print(as_text([ladder_table(rows)]))
 
 
+def refuse_other_settings(s, out):
+    """UserError where the folder holds a ladder with other settings than these."""
+    now = {name: getattr(s, name) for name in ("skip", *FORWARDED)}
+    now = {name: list(value) if isinstance(value, tuple) else value for name, value in now.items()}
+    path = out / "settings.json"
+    before = read_json(path) if path.exists() else now
+    for name in now:
+        if before[name] != now[name]:
+            raise UserError(
+                f"{out} holds a ladder with {flag(name)} {before[name]}, not {now[name]}: "
+                "name another folder with --out"
+            )
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(path, now)
+
+
 def score(s, model, folder, asked):
     """The content of scores.json in the folder; the model is scored now if it was not."""
     if not (folder / "scores.json").exists():
-        data = ["--data", s.data] if s.data else []
+        data = s.data or find_recipe().settings("eval").get("data")
         flags = ["--model", str(model), "--out", str(folder), "--rows", str(EVAL_ROWS)]
-        call(["eval.py", *flags, *data, *asked])
+        call(["eval.py", *flags, *(["--data", data] if data else []), *asked])
     return read_json(folder / "scores.json")
 
 

@@ -82,6 +82,10 @@ class Loop:
             total=s.steps, initial=self.step, unit="step", leave=True, disable=not runtime.main
         )
 
+    def due(self, every):
+        """Whether this step is one of every so many; 0 means never."""
+        return every > 0 and self.step % every == 0
+
     def update(self, factor):
         """Clip the gradient, take an optimizer step at `factor` of the peak rates -> its norm."""
         norm = torch.nn.utils.clip_grad_norm_(self.policy.model.parameters(), CLIP_NORM)

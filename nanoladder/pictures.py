@@ -2,6 +2,8 @@
 
 from PIL import Image, ImageDraw
 
+from nanoladder.photos import load_image
+
 COLOURS = ["#ff5a5f", "#3fb6ff", "#ffc53d", "#5fd068", "#c58bff"]  # of predicted boxes, in turn
 TILE = 192  # pixels of a picture's longer side on a sheet
 
@@ -51,8 +53,8 @@ def opened(picture, input_size, side=TILE):
     """A picture whose longer side is `side` pixels, and its pixels for each of the model's."""
     width, height = input_size
     scale = side / max(width, height)
-    with Image.open(picture) as image:
-        return image.convert("RGB").resize((round(width * scale), round(height * scale))), scale
+    size = round(width * scale), round(height * scale)
+    return load_image(picture).resize(size), scale
 
 
 def draw_truth(image, items, scale):

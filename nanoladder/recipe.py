@@ -32,7 +32,11 @@ class Recipe:
         return {}
 
     def make(self, data, stage, kinds):
-        """Make the rows of these kinds that the folder `data` lacks."""
+        """Make the rows of these kinds that the folder `data` lacks.
+
+        A recipe that makes data writes {"recipe": name, "version": version} into its prepare.json,
+        by which rl.py and eval.py find the recipe of the folder.
+        """
 
     def select(self, s, rows):
         """The training rows to learn from: by default without traces of unwanted modalities."""

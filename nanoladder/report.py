@@ -20,6 +20,7 @@ from PIL import Image, ImageColor
 
 from nanoladder.checkpoint import BASE
 from nanoladder.files import read_json, read_jsonl
+from nanoladder.photos import ImageError, load_image
 from nanoladder.pictures import COLOURS, boxes_in_view
 from nanoladder.tables import overview, percent, tables
 
@@ -112,7 +113,7 @@ HEADINGS = {
     "average": "the mean over the question types, so that each type counts the same",
     "NQ": "the mean over numeric questions, which are scored by mean relative accuracy (MRA)",
     "MCQ": "the mean over multiple-choice questions, where an answer is right or wrong",
-    "right form": "share of answers with one think block and then one answer block",
+    "right format": "share of answers with one think block and then one answer block",
     "mean IoU": "mean intersection over union of the true and the predicted boxes",
     "IoU >= 0.5": "share of the asked objects whose IoU is at least 0.5",
     "label F1": "F1 score of the object names in the answers",
@@ -251,9 +252,8 @@ def evenly(items, most):
 def jpeg(path, side):
     """A data: link that holds the picture, at most `side` pixels; "" where its file is gone."""
     try:
-        with Image.open(path) as image:
-            image = image.convert("RGB")
-    except OSError:
+        image = load_image(path)
+    except ImageError:
         return ""
     image.thumbnail((side, side))
     return link_to(image, "jpeg", quality=85)

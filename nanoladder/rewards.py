@@ -260,7 +260,7 @@ def score_answer(text, row):
     A choice scores 0 or 1, a number its MRA, a motion the mean MRA over its five axes (SPAR-Bench,
     arXiv 2503.22976; its script divides by the predicted motion where it means the true one).
     Where the row is to be thought about first, only the answer block is read, and there is also
-    "format": 1 for a completion of the right form, whatever it answers.
+    "format": 1 for a completion of the right format, whatever it answers.
     """
     scores = {"format": float(parse_thought(text) is not None)} if row.think else {}
     return scores | {"accuracy": accuracy(answer_part(text, row), row)}

@@ -7,6 +7,7 @@ import os
 import platform
 import random
 from contextlib import nullcontext
+from datetime import timedelta
 
 import numpy as np
 import torch
@@ -62,7 +63,9 @@ def start_runtime():
         # With a mask, cuDNN's attention can give NaN gradients on Hopper (pytorch#196678).
         torch.backends.cuda.enable_cudnn_sdp(False)
     if world > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        # The other ranks wait while one of them makes the data, which may take hours.
+        dist.init_process_group(backend, timeout=timedelta(days=1))
         atexit.register(leave)
     return Runtime(int(os.environ.get("RANK", 0)), world, device)
 

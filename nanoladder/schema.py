@@ -33,18 +33,20 @@ import math
 import zlib
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from string import ascii_uppercase
 
 import numpy as np
 
 from nanoladder.command import UserError, progress
+from nanoladder.files import read_jsonl
 from nanoladder.motion import MOTION, parse_motion
 from nanoladder.photos import ImageError, image_size
 from nanoladder.rewards import (
     AREAS,
     LENGTHS,
     parse_choice,
+    parse_number,
     parse_thought,
     plain_units,
     unit_size,
@@ -134,6 +136,9 @@ def check_types(rows):
                 f"{other.form} in {other.where}: give them two question_types"
             )
     kinds = {row.form == "boxes": row for row in first.values()}
+    if True in kinds and kinds[True].kind in DATA_TYPES:
+        where = kinds[True].where
+        raise UserError(f"{where}: boxes belong in another file, such as localization.jsonl")
     if len(kinds) > 1:
         boxes, other = kinds[True].where, kinds[False].where
         raise UserError(f"{boxes}: boxes here, other answers in {other}: put them into two files")
@@ -159,47 +164,58 @@ def read_splits(folder, kinds, limits, think=False):
     """{split: rows}: all of train, and at most limits[split] rows of each kind of val, test, ood.
 
     Rows of cold.jsonl are for training only; what they teach is scored on spatial questions that
-    are thought about first. A missing val or test is made of scenes held out from train; ood is
-    optional.
+    are thought about first. A missing val or test is made of scenes held out from train, the same
+    for both; ood is optional.
     """
     if folder is None:
         raise UserError("name a folder of rows and pictures with --data")
-    folder, scored = Path(folder), scored_kinds(kinds)
-    rows = read_kinds(folder / "train", kinds, None, think)
-    there = [split for split in limits if (folder / split).is_dir()]
+    folder, scored, splits = Path(folder), scored_kinds(kinds), {}
     asked = think or "cold" in kinds
-    splits = {split: read_kinds(folder / split, scored, limits[split], asked) for split in there}
-    if missing := {"val", "test"} - {*there}:
-        held = held_out(rows, folder)
+    rows = read_kinds(folder / "train", kinds, None, think)
+    for split in [split for split in limits if (folder / split).is_dir()]:
+        there = [kind for kind in scored if (folder / split / file_of(kind)).is_file()]
+        own = there if split == "ood" else scored
+        splits[split] = read_kinds(folder / split, own, limits[split], asked)
+    if missing := {"val", "test"} - splits.keys():
+        held = held_out_pictures(folder / "train")
+        there = [kind for kind in scored if (folder / "train" / file_of(kind)).is_file()]
+        others = read_kinds(folder / "train", there, None, asked)
+        others = [row for row in others if held.issuperset(row.images)]
         for split in missing:
-            parts = [subset(rows_of(held, kind), limits[split]) for kind in scored]
+            parts = [subset(rows_of(others, kind), limits[split]) for kind in scored]
             splits[split] = [row for part in parts for row in part]
-        used = {id(row) for row in held}
-        rows = [row for row in rows if id(row) not in used]
-    return splits | {"train": rows}
+        rows = [row for row in rows if held.isdisjoint(row.images)]
+    splits = splits | {"train": rows}
+    for kind in scored:
+        check_types([row for own in splits.values() for row in rows_of(own, kind)])
+    return splits
 
 
-def held_out(rows, folder):
-    """The rows of one scene in HOLD_OUT, or of a few where there are few scenes.
+def held_out_pictures(folder):
+    """The pictures of one scene in HOLD_OUT, or of a few where there are few scenes.
 
-    A scene is a folder of pictures; where there is only one folder it is a picture. UserError where
-    there are too few scenes to keep any from training.
+    A scene is a folder of pictures; where there is only one folder it is a picture. The choice
+    depends on the names of all pictures in the split's files, so every stage makes the same one.
+    UserError where there are too few scenes to keep any from training.
     """
-    by_folder = len({row.images[0].parent for row in rows}) > 1
-
-    def scene(row):
-        path = row.images[0].relative_to(folder / "train")
-        return (path.parent if by_folder else path).as_posix()
-
-    scenes = sorted({scene(row) for row in rows}, key=lambda name: zlib.crc32(name.encode()))
+    names = set()
+    for path in sorted(folder.glob("*.jsonl")):
+        for raw in read_jsonl(path):
+            listed = raw.get("image") if isinstance(raw, dict) else None
+            if isinstance(listed, list):
+                names |= {PurePosixPath(name) for name in listed if isinstance(name, str)}
+    by_folder = len({name.parent for name in names}) > 1
+    scenes = {}
+    for name in names:
+        scenes.setdefault((name.parent if by_folder else name).as_posix(), set()).add(name)
     count = max(len(scenes) // HOLD_OUT, min(5, len(scenes) // 4))
     if not count:
         raise UserError(
             f"{folder}: {len(scenes)} picture(s) are too few to hold any out for val and test; add "
-            "pictures to train, or make the folders val and test"
+            "pictures, or make the folders val and test beside train"
         )
-    kept = set(scenes[:count])
-    return [row for row in rows if scene(row) in kept]
+    order = sorted(scenes, key=lambda scene: zlib.crc32(scene.encode()))
+    return {folder / name for scene in order[:count] for name in scenes[scene]}
 
 
 def scored_kinds(kinds):
@@ -214,8 +230,8 @@ def parse_mixture(text):
         shares = {k: float(share) for k, share in (part.split("=") for part in text.split(","))}
     except ValueError:
         raise UserError(f"--mix {text}: write it as localization=0.3,video=0.7") from None
-    if odd := [kind for kind, share in shares.items() if not share > 0]:
-        raise UserError(f"--mix {text}: the share of {odd[0]} must be above 0")
+    if odd := [kind for kind, share in shares.items() if not 0 < share < math.inf]:
+        raise UserError(f"--mix {text}: the share of {odd[0]} must be above 0, and finite")
     return shares
 
 
@@ -253,6 +269,7 @@ def check_row(raw, folder, where, file="spatial"):
     """
     if not isinstance(raw, dict):
         raise UserError(f"{where}: a row must be a JSON object, not {type(raw).__name__}")
+    raw = {field: value for field, value in raw.items() if value is not None}
     if raw.get("solution"):
         raw = question_of_trace(raw, where)
     for field, types in (
@@ -355,7 +372,7 @@ def check_number(answer, unit, where):
     except ValueError:
         value = math.nan
     is_size = unit == "" or any(unit_size(plain_units(unit), table) for table in (LENGTHS, AREAS))
-    if not math.isfinite(value) or (is_size and value < 0):
+    if parse_number(answer, unit) != value or not math.isfinite(value) or (is_size and value < 0):
         least = ", 0 or more," if is_size else ""
         raise UserError(f"{where}: answer {answer!r} must be a number{least} without its unit")
 
@@ -387,6 +404,8 @@ def image_path(folder, name, where):
 def inside(root, name):
     """root/name, or None where that is not inside root: absolute, with `..`, or behind a link."""
     path = root / name
+    if Path(name).is_absolute():
+        return None
     return path if path.resolve().is_relative_to(root.resolve()) else None
 
 

@@ -17,7 +17,7 @@ from nanoladder.benchmarks import BENCHMARKS
 from nanoladder.files import read_jsonl, write_json, write_jsonl
 from nanoladder.pictures import draw_attention, draw_samples
 from nanoladder.predict import Journal, measure_attention, predict
-from nanoladder.schema import DATA_TYPES, data_name, read_kinds, rows_of, scored_kinds
+from nanoladder.schema import DATA_TYPES, data_name, file_of, read_kinds, rows_of, scored_kinds
 from nanoladder.summaries import (
     best_constant_box,
     overall_interval,
@@ -60,7 +60,8 @@ def scorer_of_run(policy, splits, data, runtime, max_new_tokens):
     Constant answers are fitted on training rows, also for kinds that the run does not train on.
     """
     others = {row.kind for row in splits["test"]} - {row.kind for row in splits["train"]}
-    rows = splits["train"] + read_kinds(Path(data) / "train", sorted(others))
+    there = [kind for kind in sorted(others) if (Path(data) / "train" / file_of(kind)).is_file()]
+    rows = splits["train"] + read_kinds(Path(data) / "train", there)
     summarize = Summary(rows, policy.image_config)
     return Scorer(policy, summarize, runtime, data_name(data), max_new_tokens=max_new_tokens)
 
@@ -157,7 +158,8 @@ class Scorer:
                 agreed = [p | {"scores": {"accuracy": p["scores"]["consensus"]}} for p in sampled]
                 set_beside(summary, "sampled", self.summarize(kind, sampled))
                 set_beside(summary, "consensus", self.summarize(kind, agreed))
-        if self.attention and rows[0].form == "boxes" and self.runtime.main:  # one rank does it
+        alone = rows[0].form == "boxes" and all(len(row.images) == 1 for row in rows)
+        if self.attention and alone and self.runtime.main:  # row by row, so one rank does it
             found = measure_attention(*self.policy, rows, predictions, self.journals["attention"])
             means = {key: float(np.mean([f[key] for f in found])) for key in ("inside", "area")}
             summary["attention"] = means

@@ -144,7 +144,7 @@ def summarize_spatial(predictions, train_rows, seed=0):
     over types, nq that over numeric types, mcq that over choices; micro is the mean over rows.
     Returns {"avg", "micro", "nq", "mcq", "constant", "interval" (of avg), "nq_interval",
     "mcq_interval", "n", "types": {type: {"form", "accuracy", "constant", "interval", "n"}}}, and
-    for answers that think first "format", the share of completions of the right form.
+    for answers that think first "format", the share of completions of the right format.
     """
     drawn, types = type_draws(predictions, seed), {}
     for name, score in type_scores(predictions).items():

@@ -121,7 +121,7 @@ def spatial_table(title, summary):
     n = str(summary["n"])
     rows.append(("mean over rows (micro)", percent(summary["micro"]), "", *empty, n))
     if "format" in summary:
-        rows.append(("right form", percent(summary["format"]), "", *empty, n))
+        rows.append(("right format", percent(summary["format"]), "", *empty, n))
     return Table(f"{title}, %", ("", "score", "95 %", *beside, "n"), rows)
 
 

@@ -67,8 +67,12 @@ def test_each_stage_starts_from_the_one_before_and_all_are_scored(calls, tmp_pat
     overall = f"{100 * rows['rl']['overall']:.1f}"
     assert [line[4] for line in lines if line and line[0] == "rl"] == [overall]
     calls.clear()
-    climb(tmp_path)
+    climb(tmp_path, "--seed", "3", "--data-types", "video")
     assert calls == []  # nothing is done twice
+    for other in (["--seed", "3"], ["--seed", "3", "--data-types", "video", "--skip", "1"]):
+        with pytest.raises(UserError, match="holds a ladder with --(data-types|skip)"):
+            climb(tmp_path, *other)
+    assert calls == []
 
 
 def test_a_folder_of_ones_own_is_handed_to_every_command(calls, tmp_path):

@@ -225,7 +225,7 @@ def test_a_warning_is_printed_where_no_answer_has_the_right_form(rooms, start, t
     flags += ["--eval-rows", "1", "--max-new-tokens", "2", "--kl-coef", "0"]
     run(rooms, start, tmp_path / "stuck", *flags)
     printed = capsys.readouterr().out
-    assert printed.count("no answer of the first 5 steps had the right form") == 1
+    assert printed.count("no answer of the first 5 steps had the right format") == 1
     metrics = read_jsonl(tmp_path / "stuck" / "metrics.jsonl")
     assert all(m["kl"] == m["format"] == 0 and m["idle"] == 1 for m in metrics)
 

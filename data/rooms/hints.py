@@ -1,7 +1,7 @@
 """The hints experiment of SpatialLadder's paper (arXiv 2510.08531, figure 1), as a data folder.
 
     python -m data.rooms.hints --hints boxes --out datasets/rooms-hints-boxes
-    python eval.py --model RUN --data datasets/rooms-hints-boxes
+    python eval.py --model RUN --data datasets/rooms-hints-boxes --out RUN/eval-boxes
 
 Does a model fail at spatial questions because it cannot see, or because it cannot reason? The
 questions of relative direction about single pictures are asked again, behind a hint. The hint tells
