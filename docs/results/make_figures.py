@@ -1,7 +1,7 @@
 """Draw the docs' pictures from a whole ladder:  python -m docs.results.make_figures runs/ladder
 
 Needs matplotlib (pip install -e '.[plots]') and the rooms on which the runs were scored. Writes to
-docs/: stages.png, encoder.png, samples.png, floor.png and grpo.png.
+docs/: stages.png, encoder.png, samples.png, floor.png and, where the ladder has GRPO, grpo.png.
 """
 
 import re
@@ -15,18 +15,23 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+import rl
 from data.rooms.floor import ACROSS, ALONG, BEHIND, CELL, Sights, across_and_along
 from data.rooms.questions import NAMES, SHELL
 from data.rooms.scene import footprint
 from docs.results.make_curves import smooth
+from nanoladder.batches import encode_prompt
 from nanoladder.checkpoint import BASE, Policy
 from nanoladder.files import read_jsonl
 from nanoladder.image import preprocess
 from nanoladder.photos import load_image
 from nanoladder.pictures import draw_samples
+from nanoladder.predict import describe
+from nanoladder.schema import check_images, read_rows
 from nanoladder.scoring import some
 
 DOCS = Path(__file__).parent.parent
+NUMBER = "absolute distance"
 COLOURS = ("#d1495b", "#00798c", "#e08e1b")
 
 
@@ -175,31 +180,46 @@ def grpo(run):
     save(figure, "grpo.png")
 
 
+def sampled(run, data):
+    """Eight answers of a run to a training question, with the parts of their reward."""
+    policy, s = Policy.load(run), rl.Settings()
+    rows = [r for r in read_rows(data / "train/spatial.jsonl") if r.question_type == NUMBER]
+    row = next(row for row in rows if row.data_type == "single_image")
+    row.think = True
+    check_images([row])
+    prompt = encode_prompt(row, *policy[1:], policy.model.config, ask=True)
+    _, texts = rl.rollout(s, policy, [prompt], seed=0)
+    parts = rl.reward_answers(texts, [row], policy.image_config)
+    about = describe(row, policy.image_config)
+    return [about | {"answer": text} | part for text, part in zip(texts, parts)]
+
+
 def main(ladder):
     def scored(run):
-        rows = read_jsonl(ladder / run / "eval/predictions.jsonl")
+        rows = read_jsonl(ladder / run / "predictions.jsonl")
         return [p for p in rows if p["split"] == "test"]
 
     boxes = [p for p in scored("stage1") if p["question_type"] == "localization"]
-    direct, thought = scored("stage2"), scored("rl")
+    direct, thought = scored("stage2"), scored("cold")
 
     def right(predictions):
-        kinds = ("relative direction", "single_image", 1)
+        wanted = ("relative direction", "single_image", 1)
+        names = ("question_type", "kind")
         return [
             p
             for p in predictions
-            if (p["question_type"], p["kind"], p["scores"].get("accuracy")) == kinds
+            if (*(p[name] for name in names), p["scores"].get("accuracy")) == wanted
         ]
 
-    keys = {p["question_id"]: p for p in right(thought)}
-    both = next(p for p in right(direct) if p["question_id"] in keys)
-    sampled = read_jsonl(ladder / "rl/completions.jsonl")[-8:]
+    data = Path(right(direct)[0]["images"][0]).parents[3]
+    group = sampled(ladder / "cold", data)
     several = next(p for p in boxes if len(p["truth"]) == 3)
-    stages(several, both, keys[both["question_id"]], sampled)
+    stages(several, right(direct)[0], right(thought)[0], group)
     encoder(direct)
     draw_samples(some(boxes, 8), DOCS / "samples.png")
     floor(thought)
-    grpo(ladder / "rl")
+    if (ladder / "rl" / "scores.json").exists():
+        grpo(ladder / "rl")
 
 
 if __name__ == "__main__":
