@@ -129,10 +129,12 @@ def main(argv):
 
 
 def presets(given):
-    """The data on which the run in --model was trained, else that of the shipped world."""
+    """The data on which the run in --model was trained if it is there, else the shipped world's."""
     run = Path(given.get("model", ""), "run.json")
     if "model" in given and run.is_file():
-        return {"data": read_json(run)["settings"].get("data")}
+        data = read_json(run)["settings"].get("data")
+        if data and Path(data).is_dir():
+            return {"data": data}
     return find_recipe(None, given.get("data")).settings("eval")
 
 

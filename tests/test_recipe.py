@@ -182,6 +182,7 @@ RECIPE = Pears
 def test_one_file_swaps_the_world(core, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("nanoladder.recipe.DATA", tmp_path)
     monkeypatch.setattr("data.__path__", [str(tmp_path)])
+    monkeypatch.setattr("data.DEFAULT_RECIPE", "pears")
     monkeypatch.setattr(train, "MAX_NEW_TOKENS", 8)
     (tmp_path / "pears").mkdir()
     made = tmp_path / "made"

@@ -111,7 +111,7 @@ def rationale(answer):
 def stages(boxes, direct, thought, group):
     """The stages of the ladder, each with one answer: boxes, direct, thought about, and sampled."""
     widths = (1, 1, 1.25, 1, 1.2)
-    figure, axes = plt.subplots(1, 5, figsize=(16, 3.7), layout="constrained", width_ratios=widths)
+    figure, axes = plt.subplots(1, 5, figsize=(16, 4.7), layout="constrained", width_ratios=widths)
     found, seen, plan, asked, bars = axes
     picture(found, boxes["images"][0], "1 perception: " + boxes["prompt"])
     scale = Image.open(boxes["images"][0]).width / boxes["input_size"][0]
