@@ -179,13 +179,13 @@ def test_compiled_decoder_serves_answers_of_any_length(model, prompts):
     torch.manual_seed(1)  # one layer, because each graph of two takes three seconds to trace
     model = Qwen2_5_VL(dataclasses.replace(model.config, num_hidden_layers=1))
     for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.5)
+        torch.nn.init.normal_(parameter, std=0.3)
     counter, compiled = CompileCounter(), copy.deepcopy(model)
     compiled.model.compile(backend=counter, dynamic=True)
 
     def sample(model, prompts, group_size, seed):
         generator = torch.Generator().manual_seed(seed)
-        return generate(model, prompts, 60, [11, 12, 13, 1], 1.0, BANNED, group_size, generator)
+        return generate(model, prompts, 60, [11, 1], 1.0, BANNED, group_size, generator)
 
     for few, group_size in ((prompts, 4), (prompts[1:], 3)):
         for seed in range(2):
