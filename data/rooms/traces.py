@@ -19,15 +19,14 @@ import numpy as np
 import torch
 
 from data.rooms.rationales import shuffled, trace_row, traces_from_truth
-from nanoladder import checkpoint
 from nanoladder.batches import encode_prompt
+from nanoladder.checkpoint import Policy
 from nanoladder.command import UserError, parse, progress, run_script, setting
 from nanoladder.files import read_jsonl, write_jsonl
 from nanoladder.generate import generate
 from nanoladder.rewards import reward
 from nanoladder.runtime import start_runtime
 from nanoladder.schema import read_rows
-from nanoladder.tokenizer import Tokenizer
 
 PAPER = 1255  # traces of SpatialLadder's cold start
 
@@ -51,9 +50,8 @@ def traces_from_model(folder, s, batch_size=16):
 
     folder: of the training split. The questions are tried in a random order.
     """
-    home, device = checkpoint.find(s.traces_from), start_runtime().device
-    model, config = checkpoint.load(home, device=device)
-    tokenizer, image_config = Tokenizer.load(home), checkpoint.load_image_config(home)
+    device = start_runtime().device
+    model, tokenizer, image_config = Policy.load(s.traces_from, device=device)
     raw, rows = read_jsonl(folder / "spatial.jsonl"), read_rows(folder / "spatial.jsonl")
     for row in rows:
         row.think = True
@@ -62,7 +60,9 @@ def traces_from_model(folder, s, batch_size=16):
     bar = progress(total=s.traces, desc="traces", unit="trace")
     for first in range(0, len(order), batch_size):
         asked = order[first : first + batch_size]
-        prompts = [encode_prompt(rows[i], tokenizer, image_config, config, ask=True) for i in asked]
+        prompts = [
+            encode_prompt(rows[i], tokenizer, image_config, model.config, ask=True) for i in asked
+        ]
         texts = generate(
             model,
             prompts,
