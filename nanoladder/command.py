@@ -33,9 +33,13 @@ def run_script(main):
         sys.exit(2)
 
 
-def setting(default, help, choices=None):
-    """A field of a settings dataclass, with its line of --help."""
-    return dataclasses.field(default=default, metadata={"help": help, "choices": choices})
+def setting(default, help, choices=None, low=None, high=None):
+    """A field of a settings dataclass: its line of --help, and its choices or its range.
+
+    low, high: the least and the greatest value that is accepted; parse() refuses any other.
+    """
+    metadata = {"help": help, "choices": choices, "low": low, "high": high}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def flag(name):
