@@ -3,9 +3,12 @@
     python tests/test_prose.py      # prints every sentence that breaks a rule
 
 A sentence has at most 30 words and at most two numbers. Exercises and sums (1 + 1 = 2) may hold
-more numbers, because they are there to be worked out. EXCEPTIONS holds the sentences that may break a rule, each with its reason.
+more numbers, because they are there to be worked out. EXCEPTIONS holds the sentences that may
+break a rule, each with its reason. Every abbreviation and every heading is in the glossary.
 """
 
+import dataclasses
+import importlib
 import re
 import sys
 from pathlib import Path
@@ -13,6 +16,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+GLOSSARY = (ROOT / "docs/glossary.md").read_text(encoding="utf-8").lower()
+# Abbreviations and headings that every reader knows, or that name a thing.
+COMMON = {"CPU", "GPU", "CUDA", "EPYC", "README", "CSV", "ICLR", "EU", "JSON", "PNG", "MIT", "TRL"}
+PLAIN = """change changed changes chapter command directions earns edit exactly fools happen left lines
+machine minutes notice oneself points should tags was""".split()
+SCRIPTS = ("train", "rl", "eval", "nanoladder.ask")
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
 MOST_WORDS, MOST_NUMBERS = 30, 2
 EXCEPTIONS = {  # {beginning of the sentence: why it may break a rule}
@@ -59,6 +68,33 @@ def faults(sentence):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_sentences_are_short_and_hold_few_numbers(page):
     assert [(faults(s), s) for s in sentences(page) if faults(s)] == []
+
+
+def without_code(text):
+    return re.sub(r"```[\s\S]*?```|`[^`]*`|\]\([^)]*\)| {4}.*", "", text)
+
+
+def helps():
+    for name in SCRIPTS:
+        module = importlib.import_module(name)
+        yield from (f.metadata["help"] for f in dataclasses.fields(module.Settings))
+
+
+def test_the_glossary_has_every_abbreviation():
+    texts = [without_code(page.read_text(encoding="utf-8")) for page in PAGES]
+    found = set(re.findall(r"\b[A-Z][A-Z-]+[A-Z]\b", "\n".join([*texts, *helps()])))
+    assert not {name for name in found - COMMON if name.lower() not in GLOSSARY}
+
+
+def test_the_glossary_has_the_headings_of_tables():
+    found = set()
+    for page in PAGES:
+        tables = re.findall(
+            r"^\|(.+)\|\n\|[ :-]+\|", page.read_text(encoding="utf-8"), re.MULTILINE
+        )
+        found |= {heading.strip(" *").lower() for line in tables for heading in line.split("|")}
+    words = {word for heading in found for word in re.findall(r"[a-z-]{2,}", heading)}
+    assert sorted(word for word in words - {*PLAIN} if word not in GLOSSARY) == []
 
 
 if __name__ == "__main__":
