@@ -18,9 +18,9 @@ import pytest
 ROOT = Path(__file__).parent.parent
 GLOSSARY = (ROOT / "docs/glossary.md").read_text(encoding="utf-8").lower()
 # Abbreviations and headings that every reader knows, or that name a thing.
-COMMON = {"CPU", "GPU", "CUDA", "EPYC", "README", "CSV", "ICLR", "EU", "JSON", "PNG", "MIT", "TRL"}
-PLAIN = """change changed changes chapter command directions earns edit exactly fools happen left lines
-machine minutes notice oneself points should tags was""".split()
+COMMON = {"CPU", "GPU", "CUDA", "EPYC", "README", "CSV", "ICLR", "EU", "JSON", "PNG", "TRL"}
+PLAIN = """change changed changes chapter command directions earns edit exactly fools happen left
+lines machine minutes notice oneself points should tags was""".split()
 SCRIPTS = ("train", "rl", "eval", "nanoladder.ask")
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
 MOST_WORDS, MOST_NUMBERS = 30, 2
