@@ -7,6 +7,15 @@
     python eval.py --model runs/cold --think                        # ask to think before answering
     python eval.py --compare runs/stage1/eval runs/stage2/eval      # row by row, with intervals
 
+Published benchmarks show a model with Qwen2.5-VL's patches of 14 pixels pictures of 16x28x28 to
+512x28x28 pixels, as the paper does. Elsewhere the checkpoint's own limits hold. Their tables have
+two scores of the same answers: "score" reads them as our reward does, "strict" as SpatialLadder's
+released evaluation does (nanoladder/strict.py). Compare "strict" with the paper.
+
+Decoding is greedy, whatever generation_config.json says of sampling, as benchmarks' authors
+decode. The paper's evaluation samples: --temperature 0.01 does the same. The repetition penalty and
+the end tokens of generation_config.json are used in both cases.
+
 A benchmark is a kind of rows (localization, or the name of another file), or the spatial rows of
 one modality: NAME-si, NAME-mv, NAME-video, where NAME is the data's. NAME-ood is the same out of
 domain.
@@ -27,47 +36,45 @@ From the paper, one flag each:
 """
 
 import dataclasses
-import json
 from pathlib import Path
 
-from nanoladder.checkpoint import Policy
-from nanoladder.command import UserError, flag, parse, run_script, setting, show
+from nanoladder.checkpoint import EVAL_PIXELS, PixelLimits, Policy, find, load_image_config
+from nanoladder.command import UserError, parse, refuse_changes, setting, show
 from nanoladder.compare import compare
-from nanoladder.files import RunFolder, read_json, write_json
-from nanoladder.predict import MAX_NEW_TOKENS
+from nanoladder.files import RunFolder, read_json, run_settings, write_json
+from nanoladder.image import ImageConfig
+from nanoladder.process import run_script
 from nanoladder.recipe import find_recipe
-from nanoladder.report import write_report
+from nanoladder.report import try_report
 from nanoladder.runtime import autocast, environment, start_runtime
-from nanoladder.schema import DATA_TYPES, data_name, read_kinds, subset
-from nanoladder.scoring import SHORT, Scorer, Summary, write_scores
+from nanoladder.schema import DATA_TYPES, data_name, expect_rationales, read_kinds, subset
+from nanoladder.scoring import PUBLISHED, SHORT, Scorer, Summary, write_scores
 
-# Where the published benchmarks' rows lie in the folder --real, and of which kinds they are.
-PUBLISHED = {
-    "vsibench": ("vsibench", ["video"]),
-    "spbench-si": ("spbench", ["single_image"]),
-    "spbench-mv": ("spbench", ["multi_view"]),
-    "cvbench": ("cvbench", ["single_image"]),
-    "sparbench": ("sparbench", ["single_image", "multi_view"]),
-    "viewspatial": ("viewspatial", ["single_image", "multi_view"]),
-}
+TOKENS = "192, of published benchmarks 128, with --think 1024"
 ROWS = 1000  # of each benchmark that is not published, if --rows does not say
 
 
 @dataclasses.dataclass
-class Settings:
+class Settings(PixelLimits):
     model: str | None = setting(None, "run folder or Qwen2.5-VL folder to score")
     bench: tuple = setting((), "benchmarks; default: localization and spatial questions of --data")
     data: str | None = setting(None, "data folder; default the shipped world's")
     real: str = setting("datasets", "folder that holds the converted published benchmarks")
-    rows: int | None = setting(None, "rows of each benchmark; default 1000, of published ones all")
+    rows: int | None = setting(
+        None, "rows of each benchmark; default 1000, of published ones all", low=1, high=10**7
+    )
     think: bool = setting(False, "ask spatial questions to be thought about first")
-    out: str | None = setting(None, "folder for what is found; default MODEL/eval")
-    batch_size: int = setting(128, "answers decoded together, by all ranks")
-    max_new_tokens: int = setting(MAX_NEW_TOKENS, "an answer that has not ended by then is cut")
-    temperature: float = setting(0.0, "of sampling; 0 is greedy decoding")
-    samples: int = setting(0, "answers to each row at temperature 1; 0 is off")
+    prompts: str | None = setting(None, "prompt set, a JSON file; default the checkpoint's own")
+    out: str | None = setting(None, "folder for what is found; default MODEL/eval", writes="folder")
+    batch_size: int = setting(128, "answers decoded together, by all ranks", low=1, high=10**5)
+    max_new_tokens: int | None = setting(
+        None, f"tokens of an answer; default {TOKENS}", low=1, high=10**5
+    )
+    temperature: float = setting(0.0, "of sampling; 0 is greedy decoding", low=0, high=100)
+    samples: int = setting(0, "answers to each row of --data; 0 is off", low=0, high=1000)
     attention: bool = setting(False, "measure where localization answers look")
     blank: str | None = setting(None, "scored folder of a model trained on blank pictures, to show")
+    device: str | None = setting(None, "default: a GPU if any", choices=["cpu", "cuda", "mps"])
     amp: bool = setting(False, "bf16 automatic mixed precision")
     compare: tuple = setting((), "two scored folders: the second minus the first, row by row")
 
@@ -78,15 +85,20 @@ def main(argv):
         return compare(s.compare)
     if s.model is None:
         raise UserError("name a checkpoint with --model, or two scored folders with --compare")
-    if s.samples == 1 or s.samples < 0:
-        raise UserError(f"--samples {s.samples}: entropy needs two answers or more")
-    runtime = start_runtime()
-    run = RunFolder(s.out or Path(s.model) / "eval")
-    run.refuse_if_used(resume=False)
-    refuse_other_settings(s, run.path)
-    runtime.say(show(s))
+    if s.samples == 1 or 0 < s.temperature < 0.01:
+        raise UserError("--samples must be 0, or at least 2; --temperature 0, or at least 0.01")
+    runtime = start_runtime(s.device)
+    with RunFolder(s.out or Path(s.model) / "eval").claimed(False, runtime.main) as run:
+        refuse_other_settings(s, run.path)
+        runtime.say(show(s))
+        score_in(run, s, runtime)
+
+
+def score_in(run, s, runtime):
+    """The whole scoring, from the rows to the report."""
     asked = asked_kinds(s)
-    policy = Policy.load(s.model, device=runtime.device)
+    policy = Policy.load(s.model, device=runtime.device).limit_pixels(s)
+    policy.tokenizer.use_prompts(s.prompts)
     splits = {
         split: read_kinds(Path(s.data) / split, kinds, s.rows or ROWS, s.think)
         for split, kinds in asked.items()
@@ -94,6 +106,7 @@ def main(argv):
     kinds = sorted({row.kind for rows in splits.values() for row in rows})
     train = Path(s.data or "", "train")  # constant answers are fitted on it, where there is one
     known = read_kinds(train, kinds) if kinds and train.is_dir() else []
+    expect_rationales([row for rows in splits.values() for row in rows], known)
     summarize = Summary(known, policy.image_config)
     for name in dict.fromkeys(name for name in s.bench if name in PUBLISHED):
         folder, kinds = PUBLISHED[name]
@@ -101,12 +114,12 @@ def main(argv):
         splits[name] = subset(rows, s.rows)
     if empty := [split for split, rows in splits.items() if not rows]:
         raise UserError(f"{s.data}: no rows of {', '.join(s.bench)} in {empty[0]}")
-    run.path.mkdir(parents=True, exist_ok=True)
     runtime.wait()  # until all ranks have seen what a killed scoring left
     if runtime.main:
         about = {"settings": dataclasses.asdict(s), "environment": environment(runtime.device)}
         parameters = policy.model.num_parameters()
         about |= {"ranks": runtime.world, "parameters": parameters}
+        about["prompts"] = dataclasses.asdict(policy.tokenizer.prompts)
         write_json(run.path / "run.json", about)
     scorer = Scorer(
         policy,
@@ -124,18 +137,21 @@ def main(argv):
     with autocast(runtime.device, s.amp):
         scores, answers = scorer.score(splits)
     if runtime.main:
+        try_report(run.path, runtime.say, scores)
         write_scores(run.path, scores, answers)
-        runtime.say(write_report(run.path))
 
 
 def presets(given):
-    """The data on which the run in --model was trained if it is there, else the shipped world's."""
-    run = Path(given.get("model", ""), "run.json")
+    """The data of the run in --model, if it is there, else the shipped world's; and the pixels."""
+    run, values = Path(given.get("model", ""), "run.json"), {}
+    if "model" in given and PUBLISHED.keys() & given.get("bench", ()):
+        patch_size = load_image_config(find(given["model"])).patch_size
+        values = EVAL_PIXELS if patch_size == ImageConfig.patch_size else {}
     if "model" in given and run.is_file():
-        data = read_json(run)["settings"].get("data")
-        if data and Path(data).is_dir():
-            return {"data": data}
-    return find_recipe(None, given.get("data")).settings("eval")
+        data = run_settings(run.parent).get("data")
+        if isinstance(data, str) and data and Path(data).is_dir():
+            return values | {"data": data}
+    return values | find_recipe(None, given.get("data")).settings("eval")
 
 
 def asked_kinds(s):
@@ -174,14 +190,10 @@ def refuse_other_settings(s, folder):
     """UserError where a killed scoring in the folder had other settings than this one."""
     if not (folder / "run.json").exists():
         return
-    before = read_json(folder / "run.json")["settings"]
-    now = json.loads(json.dumps(dataclasses.asdict(s)))
-    for name in now.keys() - {"out"}:
-        if name not in before or before[name] != now[name]:
-            raise UserError(
-                f"{folder} holds a scoring with {flag(name)} {before.get(name)}, not {now[name]}: "
-                "go on with its settings (run.json), or name another folder with --out"
-            )
+    now = {name: value for name, value in dataclasses.asdict(s).items() if name != "out"}
+    remedy = "go on with its settings (run.json), or name another folder with --out"
+    before = run_settings(folder)
+    refuse_changes(before, now, f"{folder} holds a scoring with", remedy)
 
 
 if __name__ == "__main__":

@@ -34,14 +34,16 @@ import torch
 from torch import Tensor, nn
 
 from nanoladder import parallel
-from nanoladder.batches import attention_mask, deal_prompts, encode_prompt, pack
-from nanoladder.command import UserError, parse, run_script, setting, show
+from nanoladder.batches import attention_mask, check_context, deal_prompts, encode_prompt, pack
+from nanoladder.checkpoint import TRAIN_PIXELS, PixelLimits
+from nanoladder.command import UserError, parse, setting, show
 from nanoladder.files import RunFolder
 from nanoladder.generate import encode_pictures, generate, policy_logprobs
 from nanoladder.loop import Loop, load_policy, prepare_model, resumed_settings
 from nanoladder.lora import lora_off
 from nanoladder.muon import make_optimizers
 from nanoladder.predict import describe
+from nanoladder.process import run_script
 from nanoladder.prompts import boxes_in_input
 from nanoladder.recipe import find_recipe
 from nanoladder.rewards import reward
@@ -58,36 +60,37 @@ from nanoladder.scoring import scorer_of_run, val_limits
 
 
 @dataclasses.dataclass
-class Settings:
+class Settings(PixelLimits):
     """Every setting of a run; run.json keeps them."""
 
     task: str = setting("spatial", "what is asked", choices=["spatial", "localization"])
     think: bool = setting(True, "ask spatial questions to be thought about first; boxes never are")
     data: str | None = setting(None, "data folder; default the shipped world's")
     data_types: tuple = setting(DATA_TYPES, "modalities of spatial questions", choices=DATA_TYPES)
-    out: str = setting("runs/rl", "run folder")
+    out: str = setting("runs/rl", "run folder", writes="folder")
     resume: bool = setting(False, "go on with the killed run in --out, with its settings")
     init: str = setting("runs/cold", "folder of the policy that is trained and kept as reference")
     model: str | None = setting(None, "Qwen2.5-VL folder to start from, with the paper's settings")
-    lora_rank: int = setting(0, "train LoRA of this rank; the reference is the model without it")
-    freeze_vision: bool = setting(True, "train the decoder alone")
-    steps: int = setting(250, "updates, one for each rollout")
-    prompts: int = setting(16, "prompts a step (B), over all ranks")
-    group_size: int = setting(8, "answers to each prompt (G)")
-    micro_prompts: int = setting(1, "prompts whose answers share a forward and backward pass")
-    max_new_tokens: int = setting(192, "an answer that has not ended by then is cut")
-    clip_eps: float = setting(0.2, "how far the ratio may move before its gradient is cut")
-    kl_coef: float = setting(0.01, "weight of the KL to the reference; 0 keeps no reference")
-    lr: float = setting(1.5e-4, "peak learning rate of AdamW")
+    prompts: str | None = setting(None, "prompt set, a JSON file; default the checkpoint's own")
+    lora_rank: int = setting(0, "LoRA's rank; the reference has none; 0 is off", low=0, high=1024)
+    steps: int = setting(250, "updates, one for each rollout", low=1, high=10**6)
+    prompts_per_step: int = setting(16, "prompts a step (B), over all ranks", low=1, high=10**4)
+    group_size: int = setting(8, "answers to each prompt (G)", low=2, high=1000)
+    micro_prompts: int = setting(1, "prompts that share a forward pass", low=1, high=10**4)
+    max_new_tokens: int = setting(192, "tokens of an answer, at most", low=1, high=10**5)
+    kl_coef: float = setting(0.01, "weight of the KL; 0 keeps no reference", low=0, high=100)
+    lr: float = setting(1.5e-4, "peak learning rate of AdamW", low=0, high=10)
     shuffle_rewards: bool = setting(False, "control: give every answer the reward of another one")
+    device: str | None = setting(None, "default: a GPU if any", choices=["cpu", "cuda", "mps"])
     amp: bool = setting(False, "bf16 automatic mixed precision")
     compile: bool = setting(False, "torch.compile the vision encoder and the decoder")
     shard: bool = setting(False, "split the model over torchrun's ranks (FSDP2), instead of DDP")
-    eval_rows: int = setting(1000, "held-out rows of each kind and split to score at the end")
-    save_every: int = setting(50, "steps between saved states, and scores on a few validation rows")
-    seed: int = setting(0, "seed of prompts and sampling")
+    eval_rows: int = setting(1000, "held-out rows of a kind, scored at the end", low=0, high=10**6)
+    save_every: int = setting(50, "steps between saved states and scores", low=0, high=10**6)
+    seed: int = setting(0, "seed of prompts and sampling", low=0, high=2**31)
 
 
+CLIP_EPS = 0.2  # how far the ratio may move before its gradient is cut
 TEMPERATURE = 1.0  # of sampling and of the update: the policy is the model's pure softmax
 WARMUP = 10  # steps of linear warm-up before the cosine
 EARLY = 5  # steps after which NO_FORM is printed, if it is true
@@ -96,8 +99,8 @@ start from a checkpoint that knows it (train.py --stage cold), or raise --max-ne
 SHOWN = ("reward", "format", "accuracy", "length", "kl", "entropy", "idle")  # in the progress bar
 LOCALIZATION = {"init": "runs/stage1", "out": "runs/rl-localization", "kl_coef": 0.05}
 # SpatialLadder's own settings (section 4 of the paper).
-QWEN = dict(freeze_vision=False, lr=1e-6, kl_coef=0.01, prompts=8, group_size=4)
-QWEN |= dict(max_new_tokens=1024, compile=False)
+QWEN = dict(lr=1e-6, kl_coef=0.01, prompts_per_step=8, group_size=4)
+QWEN |= dict(max_new_tokens=1024, compile=False) | TRAIN_PIXELS
 
 
 def presets(given):
@@ -105,9 +108,9 @@ def presets(given):
     values = {"init": Settings.init if given.get("think", True) else "runs/stage2"}
     values |= LOCALIZATION if given.get("task") == "localization" else {}
     if given.get("resume"):
-        return resumed_settings(Settings, given.get("out", values.get("out", Settings.out)))
+        return resumed_settings(Settings, given, values.get("out", Settings.out))
     stage = "rl-localization" if given.get("task") == "localization" else "rl"
-    values |= find_recipe(None, given.get("data")).settings(stage) | cuda_presets()
+    values |= find_recipe(None, given.get("data")).settings(stage) | cuda_presets(given)
     if "model" in given:
         values |= QWEN | ({"lr": 1e-5} if given.get("lora_rank") else {})
     return values
@@ -123,19 +126,17 @@ def rollout(s, policy, prompts, seed):
     A frozen vision encoder sees the same in the rollout, in the update and in the reference, so it
     encodes each picture once, and the prompts keep its image_embeds.
     """
-    model, tokenizer, _ = policy
+    model, tokenizer, *_ = policy
     model.eval()
     device = model.lm_head.weight.device
     generator = torch.Generator(device).manual_seed(seed)
     with autocast(device, s.amp):
-        if s.freeze_vision:
-            for prompt, embeds in zip(
-                prompts, encode_pictures(model, prompts, device), strict=True
-            ):
+        if s.model is None:  # then the vision encoder is frozen (train_in)
+            pictures = encode_pictures(model, prompts, device)
+            for prompt, embeds in zip(prompts, pictures, strict=True):
                 prompt["image_embeds"] = embeds
-        ends, banned = tokenizer.eos_ids, tokenizer.vision_ids
-        sampling = (s.max_new_tokens, ends, TEMPERATURE, banned, s.group_size, generator)
-        completions = generate(model, prompts, *sampling)
+        sampling = (s.max_new_tokens, tokenizer.eos_ids, TEMPERATURE, tokenizer.vision_ids)
+        completions = generate(model, prompts, *sampling, s.group_size, generator)
     return completions, completions.texts(tokenizer)
 
 
@@ -186,12 +187,11 @@ class GRPOLoss(nn.Module):
                 ref, _ = answer_logprobs(self.ref_model, batch, ids, mask, self.banned_ids)
         logprobs, entropy = answer_logprobs(self.model, batch, ids, mask, self.banned_ids)
         ratio = (logprobs - old_logprobs).exp()
-        clipped = ratio.clamp(1 - self.s.clip_eps, 1 + self.s.clip_eps)
+        clipped = ratio.clamp(1 - CLIP_EPS, 1 + CLIP_EPS)
         advantage = advantage[..., None]
         token_loss = -torch.minimum(ratio * advantage, clipped * advantage)
-        kl = torch.zeros_like(logprobs)
-        if ref is not None:
-            kl = (ref - logprobs).exp() - (ref - logprobs) - 1
+        ref = logprobs.detach() if ref is None else ref  # then kl is 0
+        kl = (ref - logprobs).exp() - (ref - logprobs) - 1
         lengths = mask.sum(-1)
         loss = (((token_loss + self.s.kl_coef * kl) * mask).sum(-1) / lengths).mean()
         stats = {
@@ -210,14 +210,14 @@ class GRPOLoss(nn.Module):
 def train(s, loop, rows, validate):
     """The loop. rows: the training rows, from which prompts are dealt."""
     runtime, policy, well_formed = loop.runtime, loop.policy, 0.0
-    order = deal_prompts(rows, s.steps * s.prompts, s.seed)
-    share = s.prompts // runtime.world  # prompts that a rank answers
+    order = deal_prompts(rows, s.steps * s.prompts_per_step, s.seed)
+    share = s.prompts_per_step // runtime.world  # prompts that a rank answers
     loop.bar.set_description(f"GRPO, {s.task}")
     while loop.step < s.steps:
-        started, first = loop.clock(), loop.step * s.prompts + runtime.rank * share
+        started, first = loop.clock(), loop.step * s.prompts_per_step + runtime.rank * share
         # Prompts with as many pictures share a micro-batch, so that little is padded.
         asked = sorted((rows[i] for i in order[first : first + share]), key=lambda r: len(r.images))
-        prompts = [encode_prompt(r, *policy[1:], policy.model.config, ask=True) for r in asked]
+        prompts = [encode_prompt(r, *policy[1:3], policy.model.config, ask=True) for r in asked]
         # Each step and rank has its own seed, so a resumed run needs no random state.
         seed = (s.seed * s.steps + loop.step) * runtime.world + runtime.rank
         # A split model is whole while it answers: ranks end after different numbers of tokens, and
@@ -252,9 +252,9 @@ def train(s, loop, rows, validate):
         loop.log("metrics.jsonl", {"seconds": round(loop.clock(), 2)} | record)
         if loop.due(s.save_every) and loop.step < s.steps:
             for k, text in enumerate(texts[: 2 * s.group_size]):  # of two prompts
-                about = describe(asked[k // s.group_size], policy.image_config)
+                about = describe(asked[k // s.group_size], *policy[1:3])
                 loop.log("completions.jsonl", about | {"answer": text} | parts[k])
-            loop.save()
+        loop.end_step()
 
 
 def reward_answers(texts, rows, image_config):
@@ -275,54 +275,55 @@ def update(s, loop, prompts, ids, mask, advantage, old_logprobs):
         batch = to_device(pack(prompts[part], ids[part], mask[part]), device)
         parallel.sync_gradients(loop.compute, on=first + s.micro_prompts >= share)
         with autocast(device, s.amp):
-            loss, stats = loop.compute(
-                batch, ids[part], mask[part], advantage[part], old_logprobs[part]
-            )
+            parts = (tensor[part] for tensor in (ids, mask, advantage, old_logprobs))
+            loss, stats = loop.compute(batch, *parts)
         (loss * weight).backward()
         totals = {name: totals.get(name, 0.0) + weight * v for name, v in stats.items()}
     factor = cosine_schedule(loop.step, s.steps, WARMUP)
-    return totals | {"lr_factor": factor, "grad_norm": loop.update(factor)}
+    return totals | {"lr_factor": factor, "grad_norm": loop.update(factor, totals["loss"])}
 
 
 def check(s, runtime):
     """UserError where settings contradict each other."""
-    if s.prompts < 1 or s.prompts % runtime.world:
-        raise UserError(f"--prompts {s.prompts} is no multiple of {runtime.world} ranks")
-    if s.group_size < 2:
-        raise UserError(f"--group-size {s.group_size}: one answer has nothing to be compared with")
+    if s.prompts_per_step % runtime.world:
+        raise UserError(f"--prompts-per-step must be a multiple of the {runtime.world} ranks")
     if s.shard and runtime.world == 1:
         raise UserError("--shard needs several ranks (torchrun)")
 
 
 def main(argv):
     s = parse(Settings, argv, presets, __doc__)
-    runtime, run = start_runtime(), RunFolder(s.out)
+    runtime = start_runtime(s.device)
     check(s, runtime)
-    run.refuse_if_used(s.resume)
-    runtime.say(f"GRPO on {runtime.device}, {runtime.world} rank(s)\n{show(s)}")
-    seed_everything(s.seed)
+    with RunFolder(s.out).claimed(s.resume, runtime.main) as run:
+        runtime.say(f"GRPO on {runtime.device}, {runtime.world} rank(s)\n{show(s)}")
+        seed_everything(s.seed)
+        train_in(run, s, runtime)
 
+
+def train_in(run, s, runtime):
+    """The whole run, from the data to the report."""
     kinds = s.data_types if s.task == "spatial" else ("localization",)
     splits = read_splits(s.data, kinds, val_limits(kinds, s.eval_rows), s.think)
     rows = [row for row in splits["train"] if not row.sft_only]
     if not rows:
         raise UserError(f"{s.data}: no {s.task} rows to train on")
-    start, ref_model = s.model or s.init, None
+    start = s.model or s.init
     policy = load_policy(s, start, runtime.device)
-    prepare_model(s, policy.model, recompute=s.model is not None)
-    if s.kl_coef:
-        ref_model = policy.model  # without its LoRA
-        if not s.lora_rank:
-            ref_model = load_policy(s, start, runtime.device).model.requires_grad_(False)
+    prepare_model(s, policy.model, frozen=s.model is None, recompute=s.model is not None)
+    ref_model = policy.model if s.kl_coef else None  # without its LoRA
+    if s.kl_coef and not s.lora_rank:
+        ref_model = load_policy(s, start, runtime.device).model.requires_grad_(False)
     loss = GRPOLoss(s, policy.model, ref_model, policy.tokenizer.vision_ids)
     if s.shard:
         models = {id(m): m for m in (policy.model, ref_model) if m is not None}.values()
         parallel.shard(loss, [b for m in models for b in (*m.visual.blocks, *m.model.layers)])
+    check_context(rows, *policy[1:3], policy.model.config)
     scorer = scorer_of_run(policy, splits, s.data, runtime, s.max_new_tokens)
     optimizers = make_optimizers(policy.model, s.lr, muon_lr=0.0, weight_decay=0.0)
-    loop = Loop(s, runtime, run, policy, loss, optimizers, {"rows": len(rows)})
-    train(s, loop, rows, lambda step: scorer.validate(step, splits["val"]))
-    loop.finish(scorer, splits, {})
+    with Loop(s, runtime, run, policy, loss, optimizers, {"rows": len(rows)}) as loop:
+        train(s, loop, rows, lambda step: scorer.validate(step, splits["val"]))
+        loop.finish(scorer, splits, {})
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     python train.py --stage 1                  # perception: localize objects, from the shipped base
     python train.py --stage 2                  # understanding: spatial questions, from runs/stage1
     python train.py --stage cold               # thinking before answering, from runs/stage2
-    python train.py --stage all                # every stage and its scores (nanoladder/ladder.py)
+    python train.py --stage all                # or 1,cold,3: several, with scores (ladder.py)
     python train.py --stage 1 --data FOLDER    # your own rows and pictures (schema.py)
     python train.py --stage 1 --model PATH --lora-rank 16     # a Qwen2.5-VL folder on one card
     torchrun --nproc_per_node 2 train.py --stage 1            # two ranks; --shard splits the model
@@ -12,7 +12,7 @@ One step: encode the pictures, run the decoder over the questions and answers, a
 cross-entropy of the answers' tokens (AnswerLoss). What is special about a data set, such as stage
 0, which makes the base, is in its recipe (nanoladder/recipe.py). The run folder ends up with
 checkpoint/, run.json, metrics.jsonl, scores.json, predictions.jsonl, samples.png and report.html.
-A killed run goes on with --resume: bit for bit on a CPU, up to rounding on a GPU.
+A stopped or killed run goes on with --resume: bit for bit on a CPU, up to rounding on a GPU.
 """
 
 import dataclasses
@@ -24,8 +24,8 @@ from torch.utils.data import DataLoader
 
 from nanoladder import checkpoint, parallel
 from nanoladder.batches import IGNORE_INDEX, Dataset, attention_mask, collate
-from nanoladder.checkpoint import Policy
-from nanoladder.command import UserError, flag, parse, run_script, setting, show
+from nanoladder.checkpoint import TRAIN_PIXELS, PixelLimits, Policy
+from nanoladder.command import UserError, flag, parse, setting, show
 from nanoladder.files import RunFolder, Timer
 from nanoladder.image import ImageConfig, blank_images
 from nanoladder.ladder import climb_ladder, ladder_settings
@@ -34,6 +34,7 @@ from nanoladder.model import PRESETS, Qwen2_5_VL
 from nanoladder.muon import make_optimizers
 from nanoladder.predict import MAX_NEW_TOKENS
 from nanoladder.preview import explain
+from nanoladder.process import leave_process_group, run_script
 from nanoladder.recipe import find_recipe
 from nanoladder.runtime import autocast, cuda_presets, seed_everything, start_runtime, to_device
 from nanoladder.schema import DATA_TYPES, parse_mixture, read_splits
@@ -42,38 +43,39 @@ from nanoladder.tokenizer import Tokenizer, config_for_tokenizer
 
 
 @dataclasses.dataclass
-class Settings:
+class Settings(PixelLimits):
     """Every setting of a run; run.json keeps them."""
 
-    stage: str = setting("1", "what to train", choices=["0", "1", "2", "cold", "all"])
+    stage: str = setting("1", "0, 1, 2 or cold; all, or a list such as 1,cold,3: a ladder")
     data: str | None = setting(None, "data folder; the shipped world's own is made when missing")
     recipe: str | None = setting(None, "recipe in data/NAME/recipe.py; else that of the data")
     mix: str | None = setting(None, "kinds of rows and shares, such as localization=1,video=2")
     data_types: tuple = setting(DATA_TYPES, "modalities of spatial questions", choices=DATA_TYPES)
     rationales: bool = setting(True, "teach how an answer is found before it, where rows tell that")
     blank_images: bool = setting(False, "control: blank pictures, of which one can only guess")
-    out: str = setting("runs/stage1", "run folder")
+    out: str = setting("runs/stage1", "run folder", writes="folder")
     resume: bool = setting(False, "go on with the killed run in --out, with its settings")
     init: str = setting("base", "start: base (the shipped one), scratch, or a checkpoint folder")
     preset: str = setting("nano", "model size with --init scratch", choices=[*PRESETS])
-    model: str | None = setting(None, "Qwen2.5-VL folder to train at the paper's rates, not --init")
-    lora_rank: int = setting(0, "train LoRA of this rank on frozen weights; 0 trains the weights")
+    model: str | None = setting(None, "Qwen2.5-VL folder to train as the paper does, not --init")
+    prompts: str | None = setting(None, "prompt set, a JSON file; default the checkpoint's own")
+    lora_rank: int = setting(0, "train LoRA of this rank; 0 trains the weights", low=0, high=1024)
     freeze_vision: bool = setting(False, "train the decoder alone")
-    steps: int = setting(1000, "optimizer steps")
-    batch_size: int = setting(16, "sequences a step, over all ranks")
-    micro_batch_size: int | None = setting(None, "sequences a forward pass; default a rank's share")
-    questions_per_sequence: int = setting(4, "questions about the same pictures, at most")
-    lr: float = setting(1e-3, "peak learning rate of AdamW")
-    muon_lr: float = setting(5e-3, "peak learning rate of Muon on hidden matrices; 0: AdamW's")
+    steps: int | None = setting(1000, "optimizer steps", low=1, high=10**6)
+    batch_size: int = setting(16, "sequences a step, over all ranks", low=1, high=10**4)
+    micro_batch_size: int | None = setting(None, "sequences a forward pass", low=1, high=10**4)
+    questions_per_sequence: int = setting(4, "at most, of the same pictures", low=1, high=1000)
+    lr: float = setting(1e-3, "peak learning rate of AdamW", low=0, high=10)
+    muon_lr: float = setting(5e-3, "Muon's, on hidden matrices; 0 is AdamW for all", low=0, high=10)
+    device: str | None = setting(None, "default: a GPU if any", choices=["cpu", "cuda", "mps"])
     amp: bool = setting(False, "bf16 automatic mixed precision")
     compile: bool = setting(False, "torch.compile the vision encoder and the decoder")
     recompute: bool = setting(False, "activation checkpointing: less memory, a third more compute")
     shard: bool = setting(False, "split the model over torchrun's ranks (FSDP2), instead of DDP")
-    eval_rows: int = setting(1000, "held-out rows of each kind and split to score at the end")
-    eval_every: int = setting(300, "steps between scores on a few validation rows")
-    save_every: int = setting(200, "steps between saved states")
-    skip: tuple = setting((), "stages that --stage all leaves out", choices=["1", "2", "cold", "3"])
-    seed: int = setting(0, "seed of the weights and of the order of the data")
+    eval_rows: int = setting(1000, "held-out rows of a kind, scored at the end", low=0, high=10**6)
+    eval_every: int = setting(300, "steps between scores on validation rows", low=0, high=10**6)
+    save_every: int = setting(200, "steps between saved states", low=0, high=10**6)
+    seed: int = setting(0, "seed of weights and of the data's order", low=0, high=2**31)
 
 
 # The kinds of rows that each stage of the paper learns from, where it starts, and where it ends.
@@ -85,20 +87,20 @@ STAGES = {
 }
 # The paper's settings for real weights (section 4): 16 sequences a step, one at a time for memory.
 QWEN = dict(mix=None, lr=1e-5, muon_lr=0.0, batch_size=16, micro_batch_size=1)
-QWEN |= dict(recompute=True, compile=False, freeze_vision=False)
+QWEN |= dict(recompute=True, compile=False, freeze_vision=False) | TRAIN_PIXELS
 LOG_EVERY = 10
 
 
 def presets(given):
     """The values between the defaults and the flags: those of the stage, recipe and device."""
     stage = given.get("stage", "1")
-    if stage == "all":
+    if stage not in STAGES:
         return ladder_settings(given)
     values = dict(STAGES[stage][1])
     if given.get("resume"):
-        return resumed_settings(Settings, given.get("out", values["out"]))
+        return resumed_settings(Settings, given, values["out"])
     recipe = find_recipe(given.get("recipe"), given.get("data"))
-    values |= recipe.settings(stage) | cuda_presets() | {"recipe": recipe.name}
+    values |= recipe.settings(stage) | cuda_presets(given) | {"recipe": recipe.name}
     if given.get("init", values["init"]) == "scratch":
         values["freeze_vision"] = False  # there is nothing yet worth keeping
     if "model" in given:
@@ -139,8 +141,9 @@ def train(s, loop, recipe, dataset, order, validate):
     runtime, model = loop.runtime, loop.policy.model
     accumulation = s.batch_size // (s.micro_batch_size * runtime.world)
     passes = micro_batches(s, runtime, dataset.groups, order[loop.step * s.batch_size :])
-    on_gpu = {"num_workers": 8, "pin_memory": True} if runtime.device.type == "cuda" else {}
-    loader = iter(DataLoader(dataset, batch_sampler=passes, collate_fn=collate, **on_gpu))
+    how = {"batch_sampler": passes, "collate_fn": collate, "worker_init_fn": leave_process_group}
+    how |= {"num_workers": 8, "pin_memory": True} if runtime.device.type == "cuda" else {}
+    loader = iter(DataLoader(dataset, **how))
     loop.bar.set_description(f"stage {s.stage}")
     while loop.step < s.steps:
         model.train()
@@ -159,7 +162,7 @@ def train(s, loop, recipe, dataset, order, validate):
             answer_sum += answer_loss.detach()
             auxiliary_sum += auxiliary.detach() / accumulation
         factor = recipe.rate(s, loop.step)
-        norm = loop.update(factor)
+        norm = loop.update(factor, answer_sum + auxiliary_sum)
         if loop.due(LOG_EVERY) or loop.due(s.eval_every) or loop.step == s.steps:
             record = {
                 "loss": runtime.sum(float(answer_sum)) / tokens,
@@ -174,8 +177,7 @@ def train(s, loop, recipe, dataset, order, validate):
                 with parallel.gathered(loop.loss_module):
                     record["val"] = validate(loop.step)
             loop.log("metrics.jsonl", record)
-        if loop.due(s.save_every) and loop.step < s.steps:
-            loop.save()
+        loop.end_step()
 
 
 def micro_batches(s, runtime, groups, order):
@@ -204,16 +206,17 @@ def build_policy(s, texts, device):
     """The policy that the run starts from: a new one, or that of a checkpoint."""
     if s.init == "scratch" and s.model is None:
         tokenizer = Tokenizer.train(texts)
+        tokenizer.use_prompts(s.prompts)
         config = config_for_tokenizer(PRESETS[s.preset], tokenizer)
         has_coordinates = config.vision.in_channels > 3
         image_config = ImageConfig(config.vision.patch_size, coordinates=has_coordinates)
-        policy = Policy(Qwen2_5_VL(config).to(device), tokenizer, image_config)
+        policy = Policy(Qwen2_5_VL(config).to(device), tokenizer, image_config).limit_pixels(s)
     else:
         start = s.model or (checkpoint.BASE if s.init == "base" else s.init)
         policy = load_policy(s, start, device)
     if s.blank_images:
         policy = policy._replace(image_config=blank_images(policy.image_config))
-    prepare_model(s, policy.model, s.recompute)
+    prepare_model(s, policy.model, s.freeze_vision, s.recompute)
     return policy
 
 
@@ -241,9 +244,6 @@ def read_data(s, recipe, runtime):
 
 def check(s, runtime):
     """UserError where settings make no sense, or contradict each other."""
-    for name in ("steps", "batch_size", "questions_per_sequence", "micro_batch_size"):
-        if getattr(s, name) < 1:
-            raise UserError(f"{flag(name)} {getattr(s, name)} must be 1 or more")
     if s.batch_size % (s.micro_batch_size * runtime.world):
         shares = f"{flag('micro_batch_size')} {s.micro_batch_size} x {runtime.world} rank(s)"
         raise UserError(f"--batch-size {s.batch_size} is no multiple of {shares}")
@@ -255,18 +255,21 @@ def check(s, runtime):
 
 def main(argv):
     s = parse(Settings, argv, presets, __doc__)
-    if s.stage == "all":
+    if s.stage not in STAGES:
         return climb_ladder(s)
-    runtime, clock = start_runtime(), Timer()
+    runtime, clock = start_runtime(s.device), Timer()
     given = dataclasses.asdict(s)  # without this machine's number of ranks
     s.micro_batch_size = s.micro_batch_size or max(1, s.batch_size // runtime.world)
     check(s, runtime)
-    run = RunFolder(s.out)
-    run.refuse_if_used(s.resume)
-    ranks = f"{runtime.world} rank(s) of {torch.get_num_threads()} thread(s)"
-    runtime.say(f"stage {s.stage} on {runtime.device}, {ranks}\n{show(s)}")
-    seed_everything(s.seed)
+    with RunFolder(s.out).claimed(s.resume, runtime.main) as run:
+        ranks = f"{runtime.world} rank(s) of {torch.get_num_threads()} thread(s)"
+        runtime.say(f"stage {s.stage} on {runtime.device}, {ranks}\n{show(s)}")
+        seed_everything(s.seed)
+        train_in(run, s, given, runtime, clock)
 
+
+def train_in(run, s, given, runtime, clock):
+    """The whole run, from the data to the report. given: the settings that run.json keeps."""
     recipe = find_recipe(s.recipe, s.data)
     splits, shares = read_data(s, recipe, runtime)
     minutes = {"data": clock() / 60}
@@ -277,19 +280,19 @@ def main(argv):
     if not rows:
         raise UserError(f"{s.data}: the recipe leaves no rows to train on; change --mix")
     extra = recipe.extra_tensors(s, policy.image_config)
-    dataset = Dataset(rows, *policy[1:], policy.model.config, s.seed, extra)
+    dataset = Dataset(rows, *policy[1:3], policy.model.config, s.seed, extra)
     order = recipe.order(s, dataset.groups, shares)
     example = dataset[(*order[0][:2], s.questions_per_sequence)]
-    explain(s, example, *policy[:2], runtime.say)
-    loss = recipe.loss(s, AnswerLoss(policy.model), *policy[1:], splits["train"])
+    explain(s, dataset, example, policy, runtime.say)
+    loss = recipe.loss(s, AnswerLoss(policy.model), *policy[1:3], splits["train"])
     if s.shard:
         parallel.shard(loss, [*policy.model.visual.blocks, *policy.model.model.layers])
     scorer = scorer_of_run(policy, splits, s.data, runtime, MAX_NEW_TOKENS)
     optimizers = make_optimizers(policy.model, s.lr, 0.0 if s.lora_rank else s.muon_lr)
     about = {"settings": given, "images": len(dataset), "rows": len(rows)}
-    loop = Loop(s, runtime, run, policy, loss, optimizers, about)
-    train(s, loop, recipe, dataset, order, lambda step: scorer.validate(step, splits["val"]))
-    loop.finish(scorer, splits, minutes)
+    with Loop(s, runtime, run, policy, loss, optimizers, about) as loop:
+        train(s, loop, recipe, dataset, order, lambda step: scorer.validate(step, splits["val"]))
+        loop.finish(scorer, splits, minutes)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,15 @@
 """What the converters of real data share: read a download, keep its pictures, write checked rows.
 
 data/NAME/prepare.py says how one row of its download becomes a row of nanoladder/schema.py, and
-convert() does this for all rows. Pictures are kept first, then the rows are written, and
-prepare.json is written last. So a run that was stopped continues when it is started again. The same
-download always gives the same bytes.
+convert() does this for all rows. All is written into a hidden folder, which gets its name when it
+is whole. A run that is killed leaves that folder, and continues in it when it is started again. The
+same download always gives the same bytes.
 
-A row that cannot be used stops the run, and the message names the row. With --skip-damaged such
-rows are left out. prepare.json and the table at the end then say how many were left out and why,
-because scores over different rows cannot be compared.
+A row that cannot be used stops the run, and the message names the row. Nothing stays then. With
+--skip-damaged such rows are left out. prepare.json and the table at the end then say how many were
+left out and why, because scores over different rows cannot be compared.
 """
 
-import json
 import os
 import shutil
 from collections import Counter
@@ -20,12 +19,18 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 from string import ascii_uppercase
 
-from PIL import Image
-
 from nanoladder.benchmarks import VSI_CHOICES, VSI_TASKS
 from nanoladder.command import UserError, parse, progress, setting
-from nanoladder.files import read_json, write_json, write_jsonl
-from nanoladder.photos import ImageError, load_image
+from nanoladder.files import (
+    is_unused,
+    json_line,
+    lock,
+    parse_json,
+    read_json,
+    write_json,
+    write_jsonl,
+)
+from nanoladder.photos import ImageError, image_size
 from nanoladder.schema import PAPER_UNITS, check_row, check_sizes
 
 PACKAGES = "pip install -e '.[bench]'"
@@ -37,7 +42,9 @@ class Settings:
     source: str | None = setting(
         None, "folder that holds the download; by default where the commands above put it"
     )
-    out: str | None = setting(None, "data folder to write; by default the one named above")
+    out: str | None = setting(
+        None, "data folder to write; by default the one named above", writes="folder"
+    )
     skip_damaged: bool = setting(
         False, "leave out the rows that cannot be used and count them, instead of stopping"
     )
@@ -70,19 +77,20 @@ def convert(s, split, files, published):
     """Write OUT/SPLIT/FILE for each {FILE: (rows, to_row)}, and print how many rows it has.
 
     rows: the rows of the download, as (where, raw) pairs. `where` names the row in messages.
-    to_row(number, raw) returns a row in the schema of nanoladder/schema.py, or raises Damaged.
-    published: how many rows the whole data set has. A line is printed where the download has
-    another number.
+    to_row(folder, number, raw) keeps a row's pictures in the folder and returns the row in the
+    schema of nanoladder/schema.py, or raises Damaged. published: how many rows the whole data set
+    has. A line is printed where the download has another number.
     """
     folder = Path(s.out) / split
     settings = {name: value for name, value in asdict(s).items() if name not in ("source", "out")}
     if not (folder / "prepare.json").exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        found = {
-            file: _convert_file(folder, file, rows, to_row, s.skip_damaged)
-            for file, (rows, to_row) in files.items()
-        }
-        write_json(folder / "prepare.json", {"settings": settings, "found": found})
+        _size.cache_clear()
+        with whole_folder(folder, settings) as new:
+            found = {
+                file: _convert_file(new, file, rows, to_row, s.skip_damaged)
+                for file, (rows, to_row) in files.items()
+            }
+            write_json(new / "prepare.json", {"settings": settings, "found": found})
     done = read_json(folder / "prepare.json")
     if done["settings"] != settings:
         raise UserError(
@@ -104,12 +112,45 @@ def convert(s, split, files, published):
         )
 
 
+@contextmanager
+def whole_folder(folder, settings):
+    """A new folder to write into, which is renamed to `folder` at the end.
+
+    A UserError leaves nothing behind. A run that is killed leaves the new folder, and the next run
+    goes on in it, if it has the same settings. UserError where `folder` holds something, or another
+    process makes it.
+    """
+    if not is_unused(folder):
+        raise UserError(f"{folder} holds something else: name another folder with --out")
+    new = folder.with_name(f".{folder.name}.partial")
+    made = [parent for parent in new.parents if not parent.exists()]
+    new.mkdir(parents=True, exist_ok=True)
+    held = lock(new)
+    note = new / "prepare.json"
+    if note.exists() and read_json(note) != {"settings": settings}:
+        shutil.rmtree(new / "images", ignore_errors=True)
+    write_json(note, {"settings": settings})
+    try:
+        yield new
+    except UserError:
+        held.close()
+        shutil.rmtree(new)
+        for parent in made:
+            parent.rmdir()
+        raise
+    finally:
+        held.close()
+    (new / ".lock").unlink()
+    shutil.rmtree(folder, ignore_errors=True)  # an unused one
+    new.rename(folder)
+
+
 def _convert_file(folder, file, rows, to_row, skip_damaged):
     """Write one file. Returns how many rows of each kind it has, and how many were left out."""
     written, skipped = [], Counter()
     for number, (where, raw) in enumerate(progress(rows, desc=file, unit="row")):
         try:
-            row = to_row(number, raw)
+            row = to_row(folder, number, raw)
             _check(row, folder, where, Path(file).stem)
             written.append(row)
         except Damaged as error:
@@ -135,8 +176,9 @@ def _check(row, folder, where, file):
     No data set here asks for a free text. But the schema reads a broken motion as one.
     """
     try:
+        parse_json(json_line(row).encode(), where, strict=True)  # as it will be read
         checked = check_row(row, folder, where, file)
-        checked.sizes = tuple(_size(path) for path in checked.images)
+        checked.sizes = tuple(_size(path) for path in checked.images)  # already known
         check_sizes(checked)
     except UserError as error:
         raise Damaged("breaks the schema", str(error).removeprefix(f"{where}: ")) from None
@@ -148,10 +190,7 @@ def _check(row, folder, where, file):
         )
 
 
-@cache
-def _size(path):
-    with Image.open(path) as image:  # it was decoded as a whole when it was kept
-        return image.size
+_size = cache(image_size)  # so every picture is decoded once
 
 
 # ---------------------------------------------------------------- reading downloads
@@ -170,8 +209,8 @@ def json_rows(path):
     with open(path, "rb") as file:
         for number, line in enumerate(file, 1):
             try:
-                rows.append((f"{path}:{number}", json.loads(line)))
-            except ValueError:
+                rows.append((f"{path}:{number}", parse_json(line, path, strict=True)))
+            except UserError:
                 rows.append((f"{path}:{number}", None))
     return rows
 
@@ -273,15 +312,17 @@ def vsi_row(raw):
 
 
 def inside(root, name):
-    """root/name. Damaged where a name from the download leads out of root."""
-    if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+    """root/name. Damaged where a name from the download, or a link in it, leads out of root."""
+    path = root / name
+    away = PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts
+    if away or not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root)):
         raise Damaged("a path leads out of the folder", repr(name))
-    return root / name
+    return path
 
 
-def find_image(roots, name):
-    """The path of the picture `name` in the first of the folders that has it."""
-    paths = [inside(root, name) for root in roots]
+def find_image(source, names):
+    """The path of the first of the names under which the download holds a file."""
+    paths = [inside(source, name) for name in names]
     for path in paths:
         if path.is_file():
             return path
@@ -294,45 +335,38 @@ def keep_file(path, folder, name):
     Damaged where the picture cannot be decoded. The new file is a hard link where the file system
     allows one, so that the disk does not hold the download twice.
     """
-    target = _target(folder, name)
-    if not target.exists():
-        _decode(path)
-        partial = target.with_name(target.name + ".partial")
-        partial.unlink(missing_ok=True)
+
+    def write(target):
         try:
-            os.link(path.resolve(), partial)
+            os.link(path.resolve(), target)
         except OSError:
-            shutil.copyfile(path, partial)
-        partial.replace(target)
-    return f"images/{name}"
+            shutil.copyfile(path, target)
+
+    return keep(folder, name, write, path)
 
 
 def keep_bytes(data, folder, name):
     """The same for the bytes of a JPEG or PNG file. `name` has no suffix yet."""
     name += ".jpg" if data.startswith(b"\xff\xd8") else ".png"
-    target = _target(folder, name)
+    return keep(folder, name, lambda target: target.write_bytes(data), name)
+
+
+def keep(folder, name, write, source):
+    """Let write(path) make the picture FOLDER/images/NAME unless it is there -> "images/NAME".
+
+    Damaged, naming its source, where the picture cannot be decoded as a whole.
+    """
+    target = inside(folder / "images", name)
+    target.parent.mkdir(parents=True, exist_ok=True)
     if not target.exists():
         partial = target.with_name(target.name + ".partial")
-        partial.write_bytes(data)
-        try:
-            _decode(partial)
-        except Damaged:
-            partial.unlink()
-            raise
+        partial.unlink(missing_ok=True)
+        write(partial)
         partial.replace(target)
-    return f"images/{name}"
-
-
-def _target(folder, name):
-    """FOLDER/images/NAME, whose parent folder exists afterwards."""
-    path = inside(folder / "images", name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
-
-
-def _decode(path):
-    """Damaged where the picture cannot be decoded as a whole."""
     try:
-        load_image(path)
+        _size(target)
     except ImageError as error:
-        raise Damaged("an image cannot be read", error) from None
+        target.unlink()
+        reason = str(error).removeprefix(f"{target}: ")
+        raise Damaged("an image cannot be read", f"{source}: {reason}") from None
+    return f"images/{name}"

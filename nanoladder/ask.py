@@ -10,25 +10,30 @@ The question comes last.
 import dataclasses
 from pathlib import Path
 
-from nanoladder.batches import encode_prompt
-from nanoladder.checkpoint import BASE, Policy
-from nanoladder.command import UserError, parse, run_script, setting
+from nanoladder.answers import parse_boxes
+from nanoladder.batches import check_context, encode_prompt
+from nanoladder.checkpoint import BASE, PixelLimits, Policy
+from nanoladder.command import UserError, parse, setting
 from nanoladder.generate import generate
 from nanoladder.image import resized_size
 from nanoladder.pictures import draw_boxes
-from nanoladder.rewards import parse_boxes
+from nanoladder.process import run_script
 from nanoladder.runtime import start_runtime
 from nanoladder.schema import Row, check_images
 
 
 @dataclasses.dataclass
-class Settings:
+class Settings(PixelLimits):
     model: str = setting(str(BASE), "run folder or Qwen2.5-VL folder")
     image: tuple = setting((), "one or more pictures")
     video: bool = setting(False, "the pictures are the frames of one video, two a second")
     think: bool = setting(False, "ask the model to think before it answers")
-    out: str | None = setting(None, "PNG to write: the first picture with the boxes of the answer")
-    max_new_tokens: int = setting(256, "an answer that has not ended by then is cut")
+    prompts: str | None = setting(None, "prompt set, a JSON file; default the checkpoint's own")
+    out: str | None = setting(
+        None, "PNG to write: the first picture with the boxes of the answer", writes="file"
+    )
+    device: str | None = setting(None, "default: a GPU if any", choices=["cpu", "cuda", "mps"])
+    max_new_tokens: int = setting(256, "tokens of an answer, at most", low=1, high=10**5)
 
 
 def main(argv):
@@ -43,7 +48,10 @@ def main(argv):
     paths = tuple(map(Path, s.image))
     row = Row(1, question, "", paths, data_type, data_type, "text", "--image", think=s.think)
     check_images([row])
-    model, tokenizer, image_config = Policy.load(s.model, device=start_runtime().device)
+    policy = Policy.load(s.model, device=start_runtime(s.device).device).limit_pixels(s)
+    model, tokenizer, image_config, _ = policy
+    tokenizer.use_prompts(s.prompts)
+    check_context([row], tokenizer, image_config, model.config)
     prompt, ids, printed = encode_prompt(row, tokenizer, image_config, model.config, True), [], ""
 
     def print_token(new):
@@ -55,7 +63,8 @@ def main(argv):
             printed = text
 
     ends, banned = tokenizer.eos_ids, tokenizer.vision_ids
-    generate(model, [prompt], s.max_new_tokens, ends, banned_ids=banned, on_token=print_token)
+    options = {"banned_ids": banned, "repetition_penalty": policy.repetition_penalty}
+    generate(model, [prompt], s.max_new_tokens, ends, on_token=print_token, **options)
     print()
     if s.out:
         Path(s.out).parent.mkdir(parents=True, exist_ok=True)

@@ -17,13 +17,13 @@ from itertools import cycle, islice
 import numpy as np
 import torch
 
+from nanoladder.command import UserError
 from nanoladder.image import preprocess, preprocess_video
 from nanoladder.model import mrope_position_ids
 from nanoladder.photos import load_image
 from nanoladder.prompts import prompt_text, target_text
 
 IGNORE_INDEX = -100  # a label without a loss, as in torch.nn.functional.cross_entropy
-VIDEO_FPS = 2.0  # frames a second that the frames of a video row are taken to have
 PADDING_STEP = 16  # sequence lengths are rounded up to this, so that few shapes must be compiled
 
 
@@ -41,8 +41,8 @@ def encode_prompt(row, tokenizer, image_config, model_config, ask=False):
     counts = [t * h * w // image_config.merge_size**2 for t, h, w in grid_thw]
     ids = tokenizer.prefix(counts, is_video)
     if ask:
-        ids = ids + tokenizer.question(prompt_text(row))
-    seconds = [image_config.temporal_patch_size / VIDEO_FPS]
+        ids = ids + tokenizer.question(prompt_text(row, tokenizer.prompts))
+    seconds = [image_config.temporal_patch_size * row.frame_seconds]
     grids = ([], grid_thw, seconds) if is_video else (grid_thw, [], [])
     position_ids, next_position = mrope_position_ids(ids, *grids, model_config)
     return {
@@ -64,8 +64,25 @@ def load_pictures(paths, is_video, image_config):
     return pixel_values, [grid]
 
 
+def check_context(rows, tokenizer, image_config, model_config, answers=False):
+    """UserError, naming the row, where a row's text alone is longer than the model's context.
+
+    answers: whether what the row teaches counts, too.
+    """
+    longest = model_config.max_position_embeddings
+    for row in rows:
+        text = prompt_text(row, tokenizer.prompts)
+        text += target_text(row, image_config, tokenizer.prompts) if answers else ""
+        # A token is at least one byte long, so that most texts need not be encoded.
+        if 4 * len(text) > longest and (length := len(tokenizer.encode(text))) > longest:
+            raise UserError(
+                f"{row.where}: {length} tokens of text, but the model's context has {longest}; "
+                "shorten the row, or leave it out"
+            )
+
+
 class Dataset(torch.utils.data.Dataset):
-    """Rows grouped by their kind and pictures: self.groups is a list of lists of rows.
+    """Rows grouped by their kind and what they show: self.groups is a list of lists of rows.
 
     Item (epoch, i, k) is a sequence about the pictures of group i that asks up to k of its rows.
     Which ones is drawn from (seed, epoch, i) alone, so a resumed run needs no random state.
@@ -73,9 +90,11 @@ class Dataset(torch.utils.data.Dataset):
     """
 
     def __init__(self, rows, tokenizer, image_config, model_config, seed=0, extra=None):
+        check_context(rows, tokenizer, image_config, model_config, answers=True)
         groups = {}
         for row in rows:
-            groups.setdefault((row.kind, row.images), []).append(row)
+            shown = (row.kind, row.data_type, row.images, row.frame_seconds)
+            groups.setdefault(shown, []).append(row)
         self.groups = list(groups.values())
         self.tokenizer, self.image_config, self.model_config = tokenizer, image_config, model_config
         self.seed, self.extra = seed, extra
@@ -101,8 +120,8 @@ class Dataset(torch.utils.data.Dataset):
         positions = [example["position_ids"]]
         labels, segments = [IGNORE_INDEX] * len(ids), [0] * len(ids)
         for number, row in enumerate(rows[:count], 1):
-            question = tok.question(prompt_text(row))
-            answer = tok.answer(target_text(row, self.image_config))
+            question = tok.question(prompt_text(row, tok.prompts))
+            answer = tok.answer(target_text(row, self.image_config, tok.prompts))
             length = len(question) + len(answer)
             ids = ids + question + answer
             labels += [IGNORE_INDEX] * len(question) + answer

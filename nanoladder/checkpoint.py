@@ -6,10 +6,12 @@ good checkpoint. Nothing is ever pickled.
 """
 
 import json
+import math
 import os
 import re
 import shutil
-from dataclasses import asdict, fields
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,101 +20,25 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from nanoladder.command import UserError
+from nanoladder.command import UserError, flag, setting
 from nanoladder.files import read_json, write_json
+from nanoladder.hf_config import (
+    CheckpointError,
+    check_parts,
+    config_from_hf,
+    config_to_hf,
+    image_config_from_hf,
+    image_config_to_hf,
+    require,
+    shown,
+)
 from nanoladder.image import ImageConfig
-from nanoladder.model import Config, Qwen2_5_VL, VisionConfig
+from nanoladder.model import Config, Qwen2_5_VL
 from nanoladder.tokenizer import Tokenizer
 
 BASE = Path(__file__).parent / "base"  # the checkpoint that ships: stage 0's
 TIED, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
-
-
-class CheckpointError(UserError):
-    """A checkpoint that cannot be used; the message names the file and the tensor."""
-
-
-# ---------------------------------------------------------------------------- config
-
-
-def config_from_hf(hf: dict, source="config.json") -> Config:
-    """Config of a Hugging Face config.json, flat as published or with the newer text_config.
-
-    Raises CheckpointError for another architecture, an option this model does not have, or a
-    missing field.
-    """
-    architecture = hf.get("model_type") or hf.get("architectures")
-    if architecture != "qwen2_5_vl":
-        raise CheckpointError(f"{source}: architecture {architecture} is not qwen2_5_vl")
-    text, vision = {**hf, **(hf.get("text_config") or {})}, dict(hf.get("vision_config") or {})
-    rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
-    if (kind := rope.get("rope_type", rope.get("type", "mrope"))) not in ("mrope", "default"):
-        raise CheckpointError(f"{source}: rope type {kind} is not supported")
-    if text.get("use_sliding_window"):
-        raise CheckpointError(f"{source}: sliding window attention is not supported")
-    for part in (text, vision):
-        if (activation := part.get("hidden_act", "silu")) != "silu":
-            raise CheckpointError(f"{source}: activation {activation} is not supported")
-    text.update({name: rope[name] for name in ("rope_theta", "mrope_section") if name in rope})
-    text["tie_word_embeddings"] = bool(
-        hf.get("tie_word_embeddings") or text.get("tie_word_embeddings")
-    )
-    vision["in_channels"] = vision.get("in_channels", vision.get("in_chans", 3))
-    if isinstance(text.get("eos_token_id"), list):
-        text["eos_token_id"] = text["eos_token_id"][0]
-    if text.get("pad_token_id") is None:
-        text["pad_token_id"] = text.get("eos_token_id")
-
-    def pick(cls, given, **known):
-        names = [f.name for f in fields(cls) if f.name not in known]
-        if lacking := [name for name in names if given.get(name) is None]:
-            raise CheckpointError(f"{source}: lacks {', '.join(lacking)}")
-        return cls(
-            **known,
-            **{n: tuple(given[n]) if isinstance(given[n], list) else given[n] for n in names},
-        )
-
-    return pick(Config, text, vision=pick(VisionConfig, vision))
-
-
-def config_to_hf(config: Config) -> dict:
-    """The flat config.json of the published checkpoints, which every tool reads."""
-    hf = asdict(config)
-    channels = {"hidden_act": "silu", "in_chans": config.vision.in_channels}
-    hf["vision_config"] = hf.pop("vision") | channels
-    hf["rope_scaling"] = {"type": "mrope", "mrope_section": hf.pop("mrope_section")}
-    return hf | {
-        "architectures": ["Qwen2_5_VLForConditionalGeneration"],
-        "model_type": "qwen2_5_vl",
-        "hidden_act": "silu",
-        "use_sliding_window": False,
-        "attention_dropout": 0.0,
-        "bos_token_id": config.pad_token_id,
-    }
-
-
-def image_config_to_hf(config: ImageConfig) -> dict:
-    hf = asdict(config)
-    hf["image_mean"], hf["image_std"] = hf.pop("mean"), hf.pop("std")
-    names = {"image_processor_type": "Qwen2VLImageProcessor"}
-    return hf | names | {"processor_class": "Qwen2_5_VLProcessor"}
-
-
-def load_image_config(folder) -> ImageConfig:
-    """How a checkpoint's pictures become patches, from its preprocessor_config.json, old or new."""
-    path = settle(folder) / "preprocessor_config.json"
-    hf = read_json(path)
-    size = hf.get("size") or {}
-    for name, newer in (("min_pixels", "shortest_edge"), ("max_pixels", "longest_edge")):
-        hf[name] = hf.get(name) or size.get(newer) or size.get(name)
-    try:
-        mean, std = tuple(hf["image_mean"]), tuple(hf["image_std"])
-        coordinates = bool(hf.get("coordinates", False))
-        names = ("patch_size", "merge_size", "temporal_patch_size", "min_pixels", "max_pixels")
-        numbers = {name: int(hf[name]) for name in names}
-        return ImageConfig(mean=mean, std=std, coordinates=coordinates, **numbers)
-    except (KeyError, TypeError) as error:
-        raise CheckpointError(f"{path}: lacks a usable {error}") from None
+FLOATS = {"F64", "F32", "F16", "BF16"}  # safetensors' names of the types that weights may have
 
 
 # ---------------------------------------------------------------------------- files
@@ -120,7 +46,9 @@ def load_image_config(folder) -> ImageConfig:
 
 def sync(path: Path):
     """Wait until a file or the entries of a folder are on disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    if path.is_dir() and os.name == "nt":
+        return  # Windows cannot wait for a folder
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(descriptor)
     finally:
@@ -156,11 +84,37 @@ def replace_folder(new: Path, folder: Path):
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The one model.safetensors, or the shards its index names."""
-    index = folder / "model.safetensors.index.json"
-    if not index.exists():
-        return [folder / "model.safetensors"]
-    return [folder / name for name in sorted(set(read_json(index)["weight_map"].values()))]
+    """The one model.safetensors, or the shards its index names, all of them in the same folder."""
+    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if single.exists() or not index.exists():
+        return [single]
+    names = read_json(index).get("weight_map")
+    if not isinstance(names, dict) or not names:
+        raise CheckpointError(f"{index}: lacks weight_map, the shard of each tensor")
+    for name in names.values():
+        if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]*\.safetensors", name):
+            raise CheckpointError(f"{index}: {shown(name)} is no name of a shard in its own folder")
+    return [folder / name for name in sorted({*names.values()})]
+
+
+@contextmanager
+def open_tensors(path: Path, device="cpu"):
+    """An open safetensors file. CheckpointError if it is missing or damaged."""
+    if not path.is_file():
+        raise CheckpointError(f"{path}: {'not a file' if path.exists() else 'no such file'}")
+    try:
+        with safe_open(path, "pt", device=str(device)) as file:
+            yield file
+    except SafetensorError as error:
+        raise CheckpointError(f"{path}: damaged or truncated ({shown(str(error))})") from None
+
+
+def all_finite(tensor: Tensor) -> bool:
+    """Whether a tensor holds neither NaN nor infinity: one pass without a copy.
+
+    It takes about 1 s for a billion weights, where isfinite().all() takes 25 s.
+    """
+    return not tensor.numel() or bool(torch.stack(tensor.aminmax()).isfinite().all())
 
 
 def flat_name(name: str) -> str:
@@ -175,47 +129,92 @@ def find(path) -> Path:
     return path / "checkpoint" if settle(path / "checkpoint").is_dir() else path
 
 
+def check_headers(paths: list[Path], shapes: dict, optional: set):
+    """Compare names, shapes and types of the stored tensors with the model's; read none of them."""
+    found = {}
+    for path in paths:
+        with open_tensors(path) as file:
+            for stored in file.keys():
+                name, header = flat_name(stored), file.get_slice(stored)
+                shape, kind, wanted = (*header.get_shape(),), header.get_dtype(), shapes.get(name)
+                rules = [
+                    (name in shapes, "is unexpected"),
+                    (name not in found, f"is also in {found.get(name)}"),
+                    (shape == wanted, f"has shape {shape}, config wants {wanted}"),
+                    (kind in FLOATS, f"has type {kind}, not F32, F16 or BF16"),
+                ]
+                require(rules, f"{path}: tensor {shown(stored)} ")
+                found[name] = path
+    missing = sorted(shapes.keys() - found.keys() - optional)
+    rule = f"{len(missing)} missing tensors, the first is {missing[:1]}"
+    require([(not missing, rule)], f"{paths[0].parent}: ")
+
+
+def load_config(folder) -> Config:
+    path = settle(folder) / "config.json"
+    if not path.exists():
+        raise CheckpointError(f"{path}: no such file; name the folder of a run or of a checkpoint")
+    return config_from_hf(read_json(path), path)
+
+
 def load(folder, dtype: torch.dtype = torch.float32, device="cpu") -> tuple[Qwen2_5_VL, Config]:
     """Open a Qwen2.5-VL checkpoint of any size. Returns (model, config).
 
     The model is created without memory and takes over each tensor as it is read, so there is no
-    second copy. CheckpointError for whatever is missing, unexpected, of another shape or damaged.
+    second copy. CheckpointError for whatever is missing, unexpected, of another shape or type, not
+    finite or damaged; the config and all headers are checked before the first tensor is read.
     """
-    folder = settle(folder)
-    config = config_from_hf(read_json(folder / "config.json"), folder / "config.json")
+    folder, config = settle(folder), load_config(folder)
     with torch.device("meta"):
         model = Qwen2_5_VL(config)
-    expected = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-    state = {}
-    for path in weight_files(folder):
-        if not path.exists():
-            raise CheckpointError(f"{path}: no such file, though {folder} should hold it")
-        try:
-            with safe_open(path, "pt", device=str(device)) as file:
-                for stored in file.keys():
-                    name = flat_name(stored)
-                    if name == TIED and config.tie_word_embeddings:
-                        continue  # some tools write the shared tensor twice
-                    if name not in expected:
-                        raise CheckpointError(f"{path}: unexpected tensor {stored}")
-                    shape, wanted = tuple(file.get_slice(stored).get_shape()), expected[name]
-                    if shape != wanted:
-                        raise CheckpointError(
-                            f"{path}: {stored} has shape {shape}, config wants {wanted}"
-                        )
-                    state[name] = file.get_tensor(stored).to(dtype)
-        except SafetensorError as error:
-            raise CheckpointError(f"{path}: damaged or truncated ({error})") from None
-    if missing := sorted(expected.keys() - state.keys()):
+    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    is_tied, paths, state = config.tie_word_embeddings, weight_files(folder), {}
+    shapes[TIED] = shapes[EMBEDDING]  # some tools write the shared tensor twice
+    check_headers(paths, shapes, {TIED} if is_tied else set())
+    for path in paths:
+        with open_tensors(path, device) as file:
+            for stored in file.keys():
+                tensor = state[flat_name(stored)] = file.get_tensor(stored).to(dtype)
+                if not all_finite(tensor):
+                    raise CheckpointError(f"{path}: tensor {shown(stored)} holds NaN or infinity")
+    if is_tied and not torch.equal(state.get(TIED, state[EMBEDDING]), state[EMBEDDING]):
         raise CheckpointError(
-            f"{folder}: {len(missing)} missing tensors, the first is {missing[0]}"
+            f"{folder}: {TIED} differs from {EMBEDDING}, but config.json has tie_word_embeddings"
         )
-    if config.tie_word_embeddings:
+    if is_tied:
         state[TIED] = state[EMBEDDING]
     model.load_state_dict(state, assign=True)
-    if config.tie_word_embeddings:
+    if is_tied:
         model.lm_head.weight = model.model.embed_tokens.weight
     return model, config
+
+
+def load_image_config(folder) -> ImageConfig:
+    """How a checkpoint's pictures become patches.
+
+    transformers 5 writes it into processor_config.json, older ones into preprocessor_config.json.
+    """
+    newer, older = (settle(folder) / f"{n}_config.json" for n in ("processor", "preprocessor"))
+    if newer.exists() and (part := read_json(newer).get("image_processor")) is not None:
+        return image_config_from_hf(part, f"{newer}: image_processor")
+    return image_config_from_hf(read_json(older), str(older))
+
+
+@dataclass
+class PixelLimits:
+    """Settings of every script that shows pictures to a model; Policy.limit_pixels applies them."""
+
+    min_pixels: int | None = setting(
+        None, "pixels of a picture, at least; else the checkpoint's limit", low=1, high=10**8
+    )
+    max_pixels: int | None = setting(
+        None, "pixels of a picture, at most; else the checkpoint's limit", low=1, high=10**8
+    )
+
+
+# SpatialLadder's limits for the published weights, as its released scripts have them.
+TRAIN_PIXELS = {"min_pixels": 16 * 28 * 28, "max_pixels": 128 * 28 * 28}
+EVAL_PIXELS = {"min_pixels": 16 * 28 * 28, "max_pixels": 512 * 28 * 28}
 
 
 class Policy(NamedTuple):
@@ -224,17 +223,73 @@ class Policy(NamedTuple):
     model: Qwen2_5_VL
     tokenizer: Tokenizer
     image_config: ImageConfig
+    generation: dict = {}  # generation_config.json as it was read; {} where there is none
+
+    @property
+    def repetition_penalty(self) -> float:
+        """That of evaluation (repetition.py), 1 where there is none. Training samples without."""
+        return self.generation.get("repetition_penalty") or 1.0
+
+    def limit_pixels(self, s: PixelLimits) -> "Policy":
+        """This policy under the limits of the settings `s`.
+
+        None keeps the checkpoint's own. UserError where a limit is below one image token, or the
+        least is above the most. A checkpoint that is saved from this policy has the limits, too.
+        """
+        names, token = ("min_pixels", "max_pixels"), self.image_config.factor**2
+        given = {name: getattr(s, name) for name in names if getattr(s, name) is not None}
+        for name, limit in given.items():
+            if limit < token:
+                raise UserError(f"{flag(name)} {limit} is below one image token, {token} pixels")
+        limited = replace(self.image_config, **given)
+        if given and limited.min_pixels > limited.max_pixels:
+            limits = f"--min-pixels {limited.min_pixels} is above --max-pixels {limited.max_pixels}"
+            raise UserError(f"{limits}; a limit that was not given is a preset or the checkpoint's")
+        return self._replace(image_config=limited)
 
     @classmethod
     def load(cls, folder, dtype=torch.float32, device="cpu"):
         """The policy of a checkpoint folder or of a run folder."""
         folder = find(folder)
-        model, _ = load(folder, dtype, device)
-        return cls(model, Tokenizer.load(folder), load_image_config(folder))
+        config, image_config = load_config(folder), load_image_config(folder)
+        tokenizer, generation = Tokenizer.load(folder), load_generation(folder, config.vocab_size)
+        check_parts(config, image_config, tokenizer, folder)
+        # An answer ends at the ends that the folder names, too.
+        tokenizer.eos_ids = (*dict.fromkeys((*tokenizer.eos_ids, *end_ids(generation))),)
+        return cls(load(folder, dtype, device)[0], tokenizer, image_config, generation)
 
 
-def save(folder, model: Qwen2_5_VL, tokenizer=None, image_config: ImageConfig | None = None):
-    """Write a checkpoint that transformers opens, replacing the whole folder at once."""
+def end_ids(generation: dict) -> list:
+    """The end tokens of a generation_config.json, where they are a number, a list, or missing."""
+    ends = generation.get("eos_token_id")
+    return ends if isinstance(ends, list) else [] if ends is None else [ends]
+
+
+def load_generation(folder, vocab_size: int) -> dict:
+    """A folder's generation_config.json, all of it; {} without one. CheckpointError if unusable."""
+    path = settle(folder) / "generation_config.json"
+    generation = read_json(path) if path.exists() else {}
+    for end in end_ids(generation):
+        if type(end) is not int or not 0 <= end < vocab_size:
+            raise CheckpointError(f"{path}: eos_token_id {end!r} is no id of {vocab_size} tokens")
+    penalty = generation.get("repetition_penalty")
+    usable = isinstance(penalty, (int, float)) and 0 < penalty < math.inf
+    if penalty is not None and not usable:
+        raise CheckpointError(f"{path}: repetition_penalty {penalty!r} must be a number above 0")
+    return generation
+
+
+def save(
+    folder,
+    model: Qwen2_5_VL,
+    tokenizer=None,
+    image_config: ImageConfig | None = None,
+    generation: dict | None = None,
+):
+    """Write a checkpoint that transformers opens, replacing the whole folder at once.
+
+    generation: the content of generation_config.json; without it greedy decoding is written.
+    """
     folder, config = Path(folder), model.config
     folder.parent.mkdir(parents=True, exist_ok=True)
     new = beside(folder, "new")
@@ -247,7 +302,7 @@ def save(folder, model: Qwen2_5_VL, tokenizer=None, image_config: ImageConfig | 
     dtype = str(weights[EMBEDDING].dtype).removeprefix("torch.")
     write_json(new / "config.json", config_to_hf(config) | {"torch_dtype": dtype})
     ends = {"eos_token_id": [config.eos_token_id], "pad_token_id": config.pad_token_id}
-    write_json(new / "generation_config.json", ends | {"do_sample": False})
+    write_json(new / "generation_config.json", generation or ends | {"do_sample": False})
     if image_config is not None:
         write_json(new / "preprocessor_config.json", image_config_to_hf(image_config))
     if tokenizer is not None:
@@ -301,25 +356,53 @@ def own_storage(tensor: Tensor) -> Tensor:
 def load_state(path):
     """What save_state wrote, tensors on the CPU. CheckpointError if it is missing or damaged."""
     path = Path(path)
-    if not path.exists():
-        raise CheckpointError(f"{path}: no such file")
-    try:
-        with safe_open(path, "pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-            header = json.loads((file.metadata() or {})["state"])
-    except (SafetensorError, KeyError, ValueError) as error:
-        raise CheckpointError(f"{path}: damaged or not a run's state ({error})") from None
+    with open_tensors(path) as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}
+        header = (file.metadata() or {}).get("state", "")
 
     def decode(value):
         if isinstance(value, list):
             return [decode(item) for item in value]
         if not isinstance(value, dict):
             return value
-        (kind, content), *_ = value.items()
+        ((kind, content),) = value.items()
         if kind == "tensor":
             return tensors[content]
         if kind == "tuple":
             return tuple(decode(item) for item in content)
         return {key: decode(item) for key, item in content}
 
-    return decode(header)
+    try:
+        return decode(json.loads(header))
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: not a run's state ({shown(str(error))})") from None
+
+
+# What each optimizer keeps of a parameter: AdamW, Muon, and either one before its first gradient.
+KEPT = ({"step", "exp_avg", "exp_avg_sq"}, {"momentum"}, set())
+
+
+def check_state(state, steps: int, model: Qwen2_5_VL, path):
+    """CheckpointError unless a run of `steps` steps with this model can go on from a state."""
+    where, parameters = f"{path}: this run cannot go on from it: ", dict(model.named_parameters())
+    entries = state.get("trained") if isinstance(state, dict) else None
+    is_state = isinstance(entries, dict) and {"step", "seconds"} <= state.keys()
+    require([(is_state, "not a run's state")], where)
+    step, seconds = state["step"], state["seconds"]
+    is_step = type(step) is int and 0 <= step <= steps
+    is_time = isinstance(seconds, (int, float)) and 0 <= seconds < math.inf
+    rules = [(is_step, f"step {shown(step)} is not in 0 to {steps}")]
+    rules += [(is_time, f"seconds {shown(seconds)} is no duration")]
+    rules += [(name in parameters, f"{shown(name)} is not in this model") for name in entries]
+    require(rules, where)
+    for name, entry in entries.items():
+        kept = entry.get("state") if isinstance(entry, dict) else None
+        known = isinstance(kept, dict) and {*kept} in KEPT
+        require([(known, f"{name} lacks its optimizer's state")], where)
+        for kind, tensor in ({"value": entry.get("value")} | kept).items():
+            shape = () if kind == "step" else parameters[name].shape
+            fits = isinstance(tensor, Tensor) and tensor.is_floating_point()
+            fits = fits and tensor.shape == shape and all_finite(tensor)
+            require([(fits, f"{kind} of {name} is not finite or of another shape")], where)
+    began = step == 0 or any(entry["state"] for entry in entries.values())
+    require([(began, "it holds no optimizer's state")], where)

@@ -1,44 +1,48 @@
-"""The command line of every script, made from a dataclass. Imports no torch.
+"""The command line of every script, made from a dataclass, and how a script ends. Needs no torch.
 
 @dataclass
 class Settings:
-    lr: float = setting(3e-4, "peak learning rate")
+    lr: float = setting(3e-4, "peak learning rate", low=0, high=10)
 
-settings = parse(Settings, argv)        # --lr 1e-3; an unknown flag is refused; --help explains
+settings = parse(Settings, argv)        # --lr 1e-3; --lr nan and unknown flags are refused
 """
 
 import argparse
 import dataclasses
+import difflib
 import os
+import re
 import sys
+import textwrap
+from pathlib import Path
 
 from tqdm import tqdm
+
+MOST = sys.float_info.max  # the range of a setting that declares none
 
 
 class UserError(ValueError):
     """Something that the user can mend. Scripts print its one line and exit with status 2."""
 
 
-def run_script(main):
-    """Call main(argv). A UserError, or another ValueError of our readers, ends in one line.
+class Stopped(KeyboardInterrupt):
+    """SIGTERM, or SIGINT as Ctrl-C sends it, asked this process to end. Its text is printed.
 
-    With NANOLADDER_DEBUG set in the environment the traceback is shown instead.
+    signal: the number. A loop catches it, saves, and raises it again with what it saved as text.
     """
-    try:
-        main(sys.argv[1:])
-    except ValueError as error:
-        if os.environ.get("NANOLADDER_DEBUG"):
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+
+    def __init__(self, number, text=""):
+        super().__init__(text)
+        self.signal = number
 
 
-def setting(default, help, choices=None, low=None, high=None):
-    """A field of a settings dataclass: its line of --help, and its choices or its range.
+def setting(default, help, choices=None, low=None, high=None, writes=None):
+    """A field of a settings dataclass: its line of --help, and what it accepts.
 
-    low, high: the least and the greatest value that is accepted; parse() refuses any other.
+    choices: its values. low, high: its least and its greatest value. writes: "folder" or "file",
+    where the script writes one at this path. parse() refuses all else.
     """
-    metadata = {"help": help, "choices": choices, "low": low, "high": high}
+    metadata = {"help": help, "choices": choices, "low": low, "high": high, "writes": writes}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -47,42 +51,120 @@ def flag(name):
     return "--" + name.replace("_", "-")
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message):
+        raise UserError(f"{message.removeprefix('argument ')}; --help explains every flag")
+
+
 def parse(cls, argv, presets=None, doc=""):
     """An instance of the settings dataclass `cls`, read from a command line.
 
     presets(given) gets the flags that were given, {name: value}, and returns the values that stand
     between the class's defaults and these flags; so `--stage 2` can mean other defaults than
-    `--stage 1`. Booleans are --name and --no-name.
+    `--stage 1`. Booleans are --name and --no-name. UserError, naming the flag, for an unknown one
+    and for a value that its setting does not accept, wherever the value comes from.
     """
-    parser = argparse.ArgumentParser(
-        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    for f in dataclasses.fields(cls):
+    layout = argparse.RawDescriptionHelpFormatter
+    parser = _Parser(description=doc, formatter_class=layout, allow_abbrev=False)
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    for f in fields.values():
         shown = "default: it depends" if f.default is None else f"default {f.default}"
-        options = {"default": argparse.SUPPRESS, "help": f"{f.metadata['help']} ({shown})"}
-        kind = f.type if isinstance(f.type, type) else f.type.__args__[0]  # int of `int | None`
-        if kind is bool:
-            options["action"] = argparse.BooleanOptionalAction
+        help = f"{f.metadata['help']} ({shown}{_accepted(f, '; ')})"
+        if _kind(f) is bool:
+            options = {"action": argparse.BooleanOptionalAction}
         else:
-            options |= {"choices": f.metadata["choices"], "metavar": f.name.upper()}
-            options |= {"nargs": "+"} if kind is tuple else {"type": kind}
-        parser.add_argument(flag(f.name), **options)
-    parsed = vars(parser.parse_args(argv)).items()
-    given = {name: tuple(v) if isinstance(v, list) else v for name, v in parsed}
-    return cls(**{**(presets(given) if presets else {}), **given})
+            options = {"metavar": f.name.upper(), "nargs": "+" if _kind(f) is tuple else None}
+        parser.add_argument(flag(f.name), default=argparse.SUPPRESS, help=help, **options)
+    words = []
+    for word in argv:
+        if words and words[-1].startswith("--") and re.match("-[^-h]", word):
+            words[-1] += "=" + word  # argparse would take the -1e5 of `--lr -1e5` for a flag
+        else:
+            words.append(word)
+    parsed, odd = parser.parse_known_args(words)
+    if odd:
+        near = difflib.get_close_matches(odd[0].partition("=")[0], map(flag, fields), 1)
+        meant = f"did you mean {near[0]}?" if near else "--help lists all flags"
+        raise UserError(f"unknown argument {_short(odd[0])}: {meant}")
+    given = {name: checked(fields[name], value) for name, value in vars(parsed).items()}
+    settings = cls(**{**(presets(given) if presets else {}), **given})
+    for name, f in fields.items():
+        setattr(settings, name, checked(f, getattr(settings, name)))
+    return settings
+
+
+def _kind(f):
+    return f.type if isinstance(f.type, type) else f.type.__args__[0]  # int of `int | None`
+
+
+def _accepted(f, before=""):
+    """What a setting accepts, in words, behind `before`; "" where it is any text, or yes or no."""
+    low, high, choices = (f.metadata[name] for name in ("low", "high", "choices"))
+    if choices:
+        return f"{before}one of {', '.join(choices)}"
+    whole = "a whole number " if _kind(f) is int else ""
+    return "" if low is None else f"{before}{whole}from {low} to {high}"
+
+
+def _short(value):
+    text = " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    text = text if text.strip() and text.isprintable() else repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def checked(f, value):
+    """The value of the field f in its own type. UserError where the field does not accept it."""
+    kind, low, high = _kind(f), f.metadata["low"], f.metadata["high"]
+    choices, good = f.metadata["choices"], True
+    if value is None and not isinstance(f.type, type):
+        return None
+    try:
+        if kind in (str, tuple):
+            value = value if kind is str else tuple(dict.fromkeys(value) if choices else value)
+            for word in [value] if kind is str else value:
+                good &= word in choices if choices else bool(word.encode())  # no stray bytes
+        elif kind is bool:
+            good = isinstance(value, bool)
+        else:
+            value = kind(value) if isinstance(value, str) else value
+            good = kind is float or type(value) is int
+            good &= (-MOST if low is None else low) <= value <= (MOST if high is None else high)
+    except (AttributeError, TypeError, ValueError):  # int() refuses 5,000 digits as well
+        good = False
+    if not good:
+        accepted = _accepted(f) or ("true or false" if kind is bool else "a text that is not empty")
+        raise UserError(f"{flag(f.name)} {_short(value)}: must be {accepted}")
+    if f.metadata["writes"]:
+        check_writable(value, flag(f.name), f.metadata["writes"])
+    return value
+
+
+def check_writable(path, name="--out", kind="folder"):
+    """UserError where no folder (or file) can be written at `path`. Makes nothing."""
+    path = Path(path).absolute()
+    if kind == "file" and path.is_dir():
+        raise UserError(f"{name} {path} is a folder: name a file in it")
+    there = next(p for p in [path, *path.parents][kind == "file" :] if os.path.lexists(p))
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        why = "may not be written" if there.is_dir() else "is not a folder"
+        raise UserError(f"{name} {path}: {there} {why}: name another path")
+
+
+def refuse_changes(before, now, what, remedy):
+    """UserError where a setting of the dict `now` has another value in `before`, or none there."""
+    for name, value in now.items():
+        value = list(value) if isinstance(value, tuple) else value  # as JSON has it
+        if name not in before or before[name] != value:
+            shown = f"{flag(name)} {before.get(name)}, not {value}"
+            raise UserError(f"{what} {shown}: {remedy}")
 
 
 def show(settings):
-    """The settings as lines: those that differ from the default, then the rest in one line."""
-    own, rest = [], []
-    for f in dataclasses.fields(settings):
-        value = getattr(settings, f.name)
-        (rest if value == f.default else own).append((f.name, value))
-    width = max((len(name) for name, _ in own), default=0)
-    lines = [f"  {name:<{width}}  {value}" for name, value in own]
-    return "\n".join(
-        [*lines, "  defaults: " + ", ".join(f"{name} {value}" for name, value in rest)]
-    )
+    """The settings that differ from the defaults, in a few lines; run.json keeps all of them."""
+    values = ((f, getattr(settings, f.name)) for f in dataclasses.fields(settings))
+    own = ", ".join(f"{f.name} {value}" for f, value in values if value != f.default)
+    lines = textwrap.wrap(own, 96, break_on_hyphens=False, break_long_words=False)
+    return "\n".join("  " + line for line in lines)
 
 
 def progress(items=None, **options):

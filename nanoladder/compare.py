@@ -4,31 +4,41 @@ from pathlib import Path
 
 import numpy as np
 
+from nanoladder.benchmarks import BENCHMARKS
 from nanoladder.command import UserError
 from nanoladder.files import read_jsonl
 from nanoladder.scoring import SHORT
-from nanoladder.summaries import interval, overall_interval, resample, type_scores
+from nanoladder.summaries import (
+    interval,
+    overall_interval,
+    resample,
+    summarize_benchmark,
+    type_scores,
+)
 
 
 def compare(folders):
     """Print the second folder's scores minus the first's, over the rows that both answered.
 
-    Of every question type, each benchmark and the benchmarks' mean, with 95 % intervals by a paired
-    bootstrap over rows.
+    Of every question type, each benchmark and the benchmarks' mean, or a published benchmark's own
+    average, with 95 % intervals by a paired bootstrap over rows.
     """
     if len(folders) != 2:
         raise UserError("--compare takes two folders")
     first, second = (
         {key(p): p for p in read_jsonl(Path(folder) / "predictions.jsonl")} for folder in folders
     )
-    types, benchmarks, rng = {}, {}, np.random.default_rng(0)
+    types, benchmarks, published, rng = {}, {}, {}, np.random.default_rng(0)
     for k in [k for k in first if k in second]:
         own, measure = first[k], "iou" if "iou" in first[k]["scores"] else "accuracy"
-        gain = second[k]["scores"][measure] - own["scores"][measure]
-        before = own["scores"][measure]
-        types.setdefault((own["split"], own["question_type"]), []).append((before, gain))
-        if own["kind"] in SHORT:
-            pair = own, own | {"scores": {"accuracy": gain}}
+        before, after = own["scores"], second[k]["scores"]
+        gains = {name: after[name] - before[name] for name in before.keys() & after.keys()}
+        pair = own, own | {"scores": gains}
+        values = before[measure], gains[measure]
+        types.setdefault((own["split"], own["question_type"]), []).append(values)
+        if own["split"] in BENCHMARKS:
+            published.setdefault(own["split"], []).append(pair)
+        elif own["kind"] in SHORT:
             benchmarks.setdefault(own["split"], {}).setdefault(own["kind"], []).append(pair)
     if not types:
         raise UserError(f"{folders[0]} and {folders[1]} answered no row in common")
@@ -36,6 +46,10 @@ def compare(folders):
         before, gains = np.array(pairs).T
         low_high = interval(resample(gains, rng))
         show_gain(split, kind, before.mean(), gains.mean(), low_high, len(gains))
+    for split, pairs in published.items():
+        before, gain = (summarize_benchmark(split, part) for part in zip(*pairs))
+        means = before["average"], gain["average"]
+        show_gain(split, "average", *means, gain["interval"], gain["n"])
     for split, found in benchmarks.items():
         groups = {kind: [pairs] for kind, pairs in found.items()}
         if len(found) > 1:

@@ -1,69 +1,213 @@
 """JSON files that a kill never leaves half written, and the folder of a run. Imports no torch."""
 
+import errno
 import json
+import os
+import re
+import shutil
 import time
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from nanoladder.command import UserError
 
 
+def json_line(value):
+    """JSON in one line that UTF-8 can hold and parse_json reads back, whatever a model said.
+
+    Letters of every script stand for themselves. Half of a surrogate pair, which an answer can hold
+    and UTF-8 cannot, is written as its escape.
+    """
+    return _encodable(json.dumps(value, ensure_ascii=False))
+
+
+def _encodable(text):
+    return re.sub("[\ud800-\udfff]", lambda half: f"\\u{ord(half[0]):04x}", text)
+
+
 def write_json(path, value):
     """Write JSON beside `path` and rename it into place: a reader never sees half of it."""
-    _replace(path, [json.dumps(value, indent=2, ensure_ascii=False)])
+    _replace(path, [_encodable(json.dumps(value, indent=2, ensure_ascii=False))])
 
 
 def write_jsonl(path, rows):
     """The same with one JSON value a line."""
-    _replace(path, (json.dumps(row, ensure_ascii=False) for row in rows))
+    _replace(path, map(json_line, rows))
 
 
 def _replace(path, lines):
     path = Path(path)
     partial = path.with_name(path.name + ".partial")
-    with open(partial, "w", encoding="utf-8") as file:
-        file.writelines(line + "\n" for line in lines)
-    partial.replace(path)
-
-
-def read_json(path):
-    """The value of a JSON file. UserError, naming the file, where it is missing or broken."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
+        with open(partial, "w", encoding="utf-8", newline="\n") as file:
+            file.writelines(line + "\n" for line in lines)
+        partial.replace(path)
+    except BaseException:  # a full disk, or Ctrl-C
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def _constant(name):
+    raise ValueError(f"{name} is no number")
+
+
+def _object(pairs):
+    if len(value := dict(pairs)) < len(pairs):
+        raise ValueError("an object has the same key twice")
+    return value
+
+
+PLAIN = json.JSONDecoder()
+STRICT = json.JSONDecoder(parse_constant=_constant, object_pairs_hook=_object)
+
+
+def parse_json(data, where, strict=False):
+    """The value of JSON in bytes. UserError, which begins with `where`, where it is broken.
+
+    strict: for rows. It also refuses what would fail later: NaN and Infinity, a key that an object
+    has twice, and half of a surrogate pair.
+    """
+    try:
+        value = (STRICT if strict else PLAIN).decode(data.decode("utf-8-sig"))
+        if strict and b"\\u" in data:
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
+    except UnicodeDecodeError:
+        raise UserError(f"{where}: this is not UTF-8 text; save the file as UTF-8") from None
+    except UnicodeEncodeError:
+        raise UserError(f"{where}: half of a surrogate pair, which is no character") from None
+    except RecursionError:
+        raise UserError(f"{where}: lists or objects are nested too deeply") from None
     except ValueError as error:
-        raise UserError(f"{path}: not valid JSON ({error})") from None
+        hint = "; save the file as UTF-8" if b"\0" in data else ""  # as in UTF-16
+        raise UserError(f"{where}: not valid JSON ({error}){hint}") from None
+
+
+def _open(path):
+    """A regular file, open for reading bytes. UserError where that is not possible."""
+    if not os.path.isfile(path):  # a FIFO would make the reader wait for ever
+        there = "not a regular file" if os.path.lexists(path) else "no such file"
+        raise UserError(f"{path}: {there}")
+    try:
+        return open(path, "rb")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def read_json(path, of=dict):
+    """The value of a JSON file, of type `of`. UserError, naming the file, where it is not."""
+    with _open(path) as file:
+        value = parse_json(file.read(), path)
+    if not isinstance(value, of):
+        found = type(value).__name__
+        raise UserError(f"{path}: must hold JSON of type {of.__name__}, not {found}")
+    return value
+
+
+def json_lines(path, strict=False):
+    """(line number, value) of a JSONL file's lines that are not blank. UserError names the line.
+
+    Lines end at a newline only: other line breaks of Unicode may stand inside a string.
+    """
+    with _open(path) as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                yield number, parse_json(line, f"{path}:{number}", strict)
 
 
 def read_jsonl(path):
-    """The values of a JSONL file. UserError, naming file and line, if it is missing or broken."""
+    """The values of a JSONL file, as json_lines."""
+    return [value for _, value in json_lines(path)]
+
+
+def read_log(path, skip=False):
+    """The JSON objects of a log that a kill may have torn; [] where there is no such file.
+
+    It ends before the first line that is no whole object, or with `skip` leaves out such lines.
+    What is added to the file must not come behind one, so write the objects that were read first.
+    """
+    found = []
+    for line in _open(path) if os.path.lexists(path) else ():
+        with suppress(UserError):
+            value = parse_json(line, path)
+            if isinstance(value, dict):
+                found.append(value)
+                continue
+        if not skip:
+            break
+    return found
+
+
+def run_settings(folder):
+    """The settings that run.json in the folder of a run or a scoring tells. UserError without."""
+    path = Path(folder) / "run.json"
+    settings = read_json(path).get("settings")
+    if not isinstance(settings, dict):
+        raise UserError(f"{path}: lacks the settings of a run")
+    return settings
+
+
+def is_unused(folder):
+    """Whether there is no such folder, or nothing in it but what a kill can leave."""
+    path = Path(folder)
+    names = [other.name for other in path.iterdir()] if path.is_dir() else []
+    return all(name == ".lock" or name.endswith(".partial") for name in names)
+
+
+def lock(folder):
+    """Keep other processes out of `folder` until the returned file is closed (use `with`).
+
+    The operating system also frees the lock when the process ends, however it ends. The folder
+    keeps a small file ".lock" with the process's number. UserError where another process holds the
+    lock. On a file system without locks there is no protection, and no error.
+    """
+    file = open(Path(folder) / ".lock", "a+b", buffering=0)
     try:
-        lines = Path(path).read_bytes().split(b"\n")  # splitlines would also cut inside a string
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    values = []
-    for number, line in enumerate(lines[:-1] if lines[-1] == b"" else lines, 1):
-        try:
-            values.append(json.loads(line))
-        except ValueError as error:
-            raise UserError(f"{path}:{number}: not valid JSON ({error})") from None
-    return values
+        _lock_file(file)
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
+            file.seek(0)
+            holder = file.read().decode("ascii", "replace") or "unknown"
+            file.close()
+            raise UserError(f"{folder} is in use by another process (pid {holder})") from None
+    file.truncate(0)
+    file.write(str(os.getpid()).encode())
+    return file
+
+
+def _lock_file(file):
+    """OSError where another process has locked the file. Forked children share the lock."""
+    if os.name == "nt":
+        import msvcrt
+
+        file.seek(1 << 30)  # a locked byte cannot be read, so it lies behind the number
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 class RunFolder:
     """A folder such as runs/stage1.
 
     While a run trains it holds run.json, metrics.jsonl and state.safetensors; at the end also
-    checkpoint/ and scores.json, which marks the run as finished.
+    checkpoint/ and scores.json. The state is removed last, so a run without one has finished.
     """
 
     def __init__(self, path):
         self.path = Path(path)
         self.state, self.checkpoint = self.path / "state.safetensors", self.path / "checkpoint"
+        self.scores = self.path / "scores.json"
+
+    @property
+    def finished(self):
+        """Whether a run, or a scoring, came to its end here."""
+        return not self.state.exists() and (self.checkpoint.exists() or self.scores.exists())
 
     def refuse_if_used(self, resume):
         """UserError where starting would overwrite a run, or where there is nothing to resume."""
-        if (self.path / "scores.json").exists():
+        if self.finished:
             raise UserError(
                 f"{self.path} holds a finished run: name another folder with --out, or delete it"
             )
@@ -74,18 +218,43 @@ class RunFolder:
         if resume and not self.state.exists():
             raise UserError(f"{self.path} holds nothing to resume: start without --resume")
 
+    @contextmanager
+    def claimed(self, resume, main=True):
+        """Inside, the folder exists and no other process can use it. `main`: on the first rank.
+
+        A new folder in which nothing was written is removed again. UserError where the folder is
+        in use, cannot be written, or may not be used (refuse_if_used).
+        """
+        if not main:
+            self.refuse_if_used(resume)
+            yield self
+            return
+        made = [path for path in (self.path, *self.path.parents) if not path.exists()]
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            held = lock(self.path)
+        except OSError as error:
+            raise UserError(f"--out {self.path} cannot be written: {error.strerror}") from None
+        try:
+            self.refuse_if_used(resume)
+            yield self
+        finally:
+            held.close()
+            if made and is_unused(self.path):
+                with suppress(OSError):  # another process may use the outer folders by now
+                    shutil.rmtree(self.path)
+                    for path in made[1:]:
+                        path.rmdir()
+
     def open_log(self, name, step):
         """A JSONL file to append to, cut back to the lines of the steps up to `step`.
 
         A killed run may have logged steps after its last saved state; a resumed run logs them
-        again.
+        again. Lines that a crash damaged are dropped.
         """
         path = self.path / name
-        kept = []
-        if path.exists():
-            lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # a torn one has no end
-            kept = [row for row in map(json.loads, lines) if row["step"] <= step]
-        write_jsonl(path, kept)
+        steps = ((row, row.get("step")) for row in read_log(path, skip=True))
+        write_jsonl(path, [row for row, at in steps if isinstance(at, int) and at <= step])
         return open(path, "a", buffering=1, encoding="utf-8")
 
 

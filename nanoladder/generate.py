@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from nanoladder.model import KVCache, Qwen2_5_VL
+from nanoladder.repetition import penalize, said_in
 
 # Patches encoded at once: as many as a CPU's cache, or a GPU's memory, holds.
 CPU_PATCHES, GPU_PATCHES = 1200, 100_000
@@ -32,18 +33,18 @@ class Completions(NamedTuple):
         ends, kept = tokenizer.eos_ids, [ids[mask].tolist() for ids, mask in zip(*self[:2])]
         return [tokenizer.decode([token for token in own if token not in ends]) for own in kept]
 
+    def cut(self, eos_ids) -> list[bool]:
+        """Whether the limit on new tokens ended each sample, which then holds no end token."""
+        return (~torch.isin(self.ids, self.ids.new_tensor(eos_ids)).any(dim=1)).tolist()
+
 
 def policy_logprobs(logits: Tensor, temperature: float = 1.0, banned_ids=()) -> Tensor:
     """Log-probabilities [..., V] of the policy in fp32, the same for the sampler and the trainer.
 
     Banned ids get probability 0: vision placeholders, whose places no picture could fill.
     """
-    logits = logits.float() / temperature
-    if len(banned_ids):
-        banned = torch.zeros(logits.shape[-1], dtype=torch.bool, device=logits.device)
-        banned[torch.as_tensor(list(banned_ids), device=logits.device)] = True
-        logits = logits.masked_fill(banned, float("-inf"))
-    return logits.log_softmax(dim=-1)
+    banned = torch.as_tensor(banned_ids, dtype=torch.long, device=logits.device)
+    return (logits.float() / temperature).index_fill(-1, banned, -torch.inf).log_softmax(dim=-1)
 
 
 def left_pad(prompts: list[dict], pad_id: int, device) -> tuple[Tensor, Tensor, Tensor]:
@@ -76,9 +77,8 @@ def encode_pictures(model: Qwen2_5_VL, prompts: list[dict], device) -> list[Tens
         few = waiting[: max(1, bisect_right(reach, limit))]
         waiting = waiting[len(few) :]
         pixel_values = torch.cat([prompt["pixel_values"] for prompt in few]).to(device)
-        encoded = model.visual(
-            pixel_values, [grid for prompt in few for grid in prompt["grid_thw"]]
-        )
+        grids = [grid for prompt in few for grid in prompt["grid_thw"]]
+        encoded = model.visual(pixel_values, grids)
         merged = model.config.vision.spatial_merge_size**2  # patches in an image token
         lengths = [len(prompt["pixel_values"]) // merged for prompt in few]
         embeds |= {id(p["pixel_values"]): own for p, own in zip(few, encoded.split(lengths))}
@@ -96,50 +96,61 @@ def generate(
     group_size: int = 1,
     generator: torch.Generator | None = None,
     on_token=None,
+    repetition_penalty: float = 1.0,
 ) -> Completions:
     """Complete each prompt group_size times; greedy at temperature 0, else from the pure softmax.
 
     prompts: dicts of batches.encode_prompt(..., ask=True), with image_embeds where these are known
     already. generator: on the model's device, for samples that can be repeated. on_token(ids) gets
-    the new token of each sample, or the end token of one that has ended.
+    the new token of each sample, or the end token of one that has ended. A repetition_penalty
+    other than 1 changes what is sampled from (nanoladder/repetition.py).
     """
-    device = model.lm_head.weight.device
+    device, dtype = model.lm_head.weight.device, model.lm_head.weight.dtype
     prompt, hidden, position, seen = prefill(model, prompts, eos_ids[0], device)
     B, G = len(prompts), group_size
-    dtype = model.lm_head.weight.dtype
     cache = KVCache.empty(model.config, B * G, max_new_tokens, device, dtype, prompt)
-    hidden = hidden.repeat_interleave(G, dim=0)  # [B*G, D]
-    position = position.repeat_interleave(G)  # [B*G]
-    ends = torch.tensor(eos_ids, device=device)
-    alive = torch.ones(B * G, dtype=torch.bool, device=device)
+    hidden, position = (x.repeat_interleave(G, dim=0) for x in (hidden, position))  # [B*G, ...]
+    said = said_in(prompts, model.config.vocab_size).repeat_interleave(G, dim=0).to(device)
+    ends, banned = (torch.tensor(part, device=device).long() for part in (eos_ids, banned_ids))
     rows = torch.arange(B * G, device=device)  # rows of the result that are still carried along
+    alive = torch.ones(B * G, dtype=torch.bool, device=device)
     ids = torch.full((B * G, max_new_tokens), eos_ids[0], device=device)
     chosen = torch.zeros(B * G, max_new_tokens, device=device)
     for step in range(max_new_tokens):
-        logprobs = policy_logprobs(model.lm_head(hidden), temperature or 1.0, banned_ids)
+        logits = penalize(model.lm_head(hidden), said, repetition_penalty)  # [rows, V]
+        logprobs = policy_logprobs(logits, temperature or 1.0, banned)
         token = draw(logprobs, temperature, generator)  # [rows, 1]
         ids[rows, step], chosen[rows, step] = token[:, 0], logprobs.gather(1, token)[:, 0]
         if on_token:
             on_token(token[:, 0])
         alive = alive & ~torch.isin(token[:, 0], ends)
-        groups = alive.view(-1, G)
-        most = int(groups.sum(dim=1).max())
-        if most == 0 or step + 1 == max_new_tokens:
+        groups = alive.view(-1, G).cpu()  # the only time a step that the CPU waits for a GPU
+        if step + 1 == max_new_tokens or not groups.any():
             break
-        asked = groups.any(dim=1)
-        if 2 * int(asked.sum()) * most <= len(alive):  # half of the rows can be dropped
-            first = torch.arange(0, len(alive), G, device=device)[:, None]
-            unfinished_first = groups.int().argsort(dim=1, descending=True, stable=True)
-            keep = (first + unfinished_first[:, :most])[asked].flatten()
+        keep, asked = unfinished(groups)
+        if 2 * len(keep) <= len(rows):  # half of the rows can be dropped
+            keep, asked = keep.to(device), asked.to(device)
             rows, alive, token, position = rows[keep], alive[keep], token[keep], position[keep]
-            seen = None if seen is None else seen[asked]
-            cache, G = cache.select(keep, asked), most
+            said, seen = said[keep], None if seen is None else seen[asked]
+            cache, G = cache.select(keep, asked), len(keep) // len(asked)
+        said.scatter_(1, token, True)
         hidden = model(token, position.expand(3, -1)[..., None], None, seen, cache)[:, -1]
         position = position + 1
     is_end = torch.isin(ids, ends)
     mask = is_end.cumsum(dim=1) - is_end.long() == 0  # true up to and including the first end
     ids, chosen = ids.masked_fill(~mask, eos_ids[0]), chosen.masked_fill(~mask, 0.0)
     return Completions(ids[:, : step + 1], mask[:, : step + 1], chosen[:, : step + 1])
+
+
+def unfinished(groups: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows and prompts to go on with, as indices; groups: bool [B, G], true for unfinished samples.
+
+    All prompts that go on keep as many rows as the one with the most unfinished samples needs.
+    """
+    (B, G), most = groups.shape, int(groups.sum(dim=1).max())
+    first = groups.int().argsort(dim=1, descending=True, stable=True)[:, :most]
+    asked = groups.any(dim=1).nonzero()[:, 0]
+    return (first + torch.arange(0, B * G, G)[:, None])[asked].flatten(), asked
 
 
 def prefill(model, prompts, pad_id, device):

@@ -1,5 +1,6 @@
 """Pictures in: resize once, cut into patches, rescale boxes. Equals Qwen2VLImageProcessor.
 
+A picture is RGB here: photos.load_image opens a file, and photos.to_rgb takes any PIL image.
 Shapes: B pictures, F frames, H, W pixels, p patch size, m merge size, N patches.
 """
 
@@ -12,6 +13,8 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+
+from nanoladder.photos import MAX_ASPECT
 
 COUNTED = 8  # pictures whose number lies between -1 and 1, as x and y do; later ones lie beyond 1
 
@@ -45,13 +48,13 @@ def blank_images(config: ImageConfig) -> ImageConfig:
 def smart_resize(
     height: int, width: int, factor: int, min_pixels: int, max_pixels: int
 ) -> tuple[int, int]:
-    """Nearest multiples of `factor` (ties to even), with an area within the limits.
+    """(height, width) as the nearest multiples of `factor`, ties to even, of an area in the limits.
 
-    Returns (height, width). Raises ValueError for aspect ratios above 200.
+    ValueError for aspect ratios above 200 (MAX_ASPECT).
         smart_resize(968, 1296, 28, 56 * 56, 1280 * 28 * 28) -> (840, 1148)
     """
-    if max(height, width) > 200 * min(height, width):
-        raise ValueError(f"aspect ratio of a {width} x {height} image is above 200")
+    if max(height, width) > MAX_ASPECT * min(height, width):
+        raise ValueError(f"a {width} x {height} image is too narrow")
     tall, wide = round(height / factor) * factor, round(width / factor) * factor
     if tall * wide > max_pixels:
         shrink = math.sqrt(height * width / max_pixels)
@@ -65,8 +68,13 @@ def smart_resize(
 
 def resized_size(size: tuple[int, int], config: ImageConfig) -> tuple[int, int]:
     """(width, height) of a picture of the given (width, height) as the model will see it."""
-    limits = config.factor, config.min_pixels, config.max_pixels
-    return smart_resize(size[1], size[0], *limits)[::-1]
+    return smart_resize(*size[::-1], config.factor, config.min_pixels, config.max_pixels)[::-1]
+
+
+def image_tokens(size: tuple[int, int], config: ImageConfig) -> int:
+    """How many image tokens a still of the given (width, height) becomes."""
+    width, height = resized_size(size, config)
+    return width * height // config.factor**2
 
 
 def rescale_box(box, from_size: tuple[int, int], to_size: tuple[int, int]) -> list[float]:
@@ -125,11 +133,10 @@ def patchify(clips: np.ndarray, config: ImageConfig, first: int = 0) -> np.ndarr
 
 def resize(image, size: tuple[int, int]) -> np.ndarray:
     """A PIL image or uint8 [H, W, 3] -> uint8 [height, width, 3], by antialiased bicubic."""
-    if isinstance(image, np.ndarray) and image.shape[1::-1] == size:
-        return image
-    image = image if isinstance(image, Image.Image) else Image.fromarray(image)
-    image = image.convert("RGB")
-    return np.asarray(image if image.size == size else image.resize(size, Image.Resampling.BICUBIC))
+    if size_of(image) == size:
+        return np.asarray(image)
+    image = Image.fromarray(image) if isinstance(image, np.ndarray) else image
+    return np.asarray(image.resize(size, Image.Resampling.BICUBIC))
 
 
 def size_of(image) -> tuple[int, int]:

@@ -1,7 +1,7 @@
 """The whole ladder in one command: every stage is a run, scored on every benchmark, then one table.
 
     python train.py --stage all                      # base, stages 1 and 2, cold start, GRPO
-    python train.py --stage all --skip 1             # without perception, an ablation of the paper
+    python train.py --stage 2,cold,3                 # without perception, an ablation of the paper
     python train.py --stage all --data-types video   # without single images and views, another one
 
 The runs are folders of --out (runs/ladder): base, stage1, stage2, cold, rl. A finished one is kept
@@ -10,15 +10,15 @@ on. ladder.json keeps the scores of all of them.
 """
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import torch
 
 from nanoladder.checkpoint import BASE
-from nanoladder.command import UserError, flag
-from nanoladder.files import RunFolder, read_json, write_json
+from nanoladder.command import UserError, flag, refuse_changes
+from nanoladder.files import RunFolder, lock, read_json, write_json
+from nanoladder.process import cpu_cores, run_child
 from nanoladder.recipe import find_recipe
 from nanoladder.tables import Table, as_text, percent, percents, plain, spatial
 
@@ -35,31 +35,46 @@ EVAL_ROWS = 300  # of each benchmark, always the same subset
 
 
 def ladder_settings(given):
-    """The values between train.py's defaults and the given flags, for --stage all."""
+    """The values between train.py's defaults and the given flags, for several stages."""
+    stages_of(given["stage"])
     if given.get("resume"):
-        raise UserError("--stage all goes on by itself: give the same command without --resume")
-    if own := given.keys() - {"stage", "out", "skip", *FORWARDED}:
+        raise UserError("a ladder goes on by itself: give the same command without --resume")
+    if own := given.keys() - {"stage", "out", *FORWARDED}:
         known = ", ".join(map(flag, FORWARDED))
-        raise UserError(f"{flag(min(own))} differs from stage to stage: --stage all takes {known}")
+        raise UserError(f"{flag(min(own))} is of one stage alone: a ladder takes {known}")
     return {"out": "runs/ladder", "steps": None, "eval_rows": 100}
+
+
+def stages_of(text):
+    """The stages in --stage: "all", or a list such as "1,cold,3". UserError for any other text."""
+    names = [*STAGES] if text == "all" else text.split(",")
+    if text == "3":
+        raise UserError("--stage 3: the script of stage 3 is rl.py")
+    if names != [name for name in STAGES if name in names]:
+        raise UserError(
+            f"--stage {text}: name one of 0, 1, 2 and cold; or several of 1, 2, cold and 3 in this "
+            "order, with commas between; or all"
+        )
+    return names
 
 
 def climb_ladder(s):
     """Train and score what is missing, and print the table. s: train.py's settings."""
-    out, forwarded = Path(s.out), []
-    refuse_other_settings(s, out)
+    out, stages, forwarded = Path(s.out), stages_of(s.stage), []
+    out.mkdir(parents=True, exist_ok=True)
+    held = lock(out)  # a second ladder in this folder is refused
+    keep_settings(out, {"stage": ",".join(stages)} | {name: getattr(s, name) for name in FORWARDED})
     for name in FORWARDED:
         if (value := getattr(s, name)) is not None:
             values = value if isinstance(value, tuple) else [value]
             forwarded += [flag(name), *map(str, values)]
     # A policy that never learned to think in tags answers directly.
-    direct = "cold" in s.skip
+    direct = "cold" not in stages
     runs, before = [("base", BASE, out / "base", [])], BASE  # name, checkpoint, scores, how asked
-    for stage, (name, command, asked) in STAGES.items():
-        if stage in s.skip:
-            continue
+    for stage in stages:
+        name, command, asked = STAGES[stage]
         run = RunFolder(out / name)
-        if not (run.path / "scores.json").exists():
+        if not run.finished:
             start = ["--resume"] if run.state.exists() else ["--init", str(before), *forwarded]
             think = ["--no-think"] if direct and stage == "3" else []
             call([*command, "--out", str(run.path), *start, *think])
@@ -68,22 +83,16 @@ def climb_ladder(s):
     rows = {name: score(s, *run) for name, *run in runs}  # only now is all data made
     write_json(out / "ladder.json", rows)
     print(as_text([ladder_table(rows)]))
+    held.close()
 
 
-def refuse_other_settings(s, out):
-    """UserError where the folder holds a ladder with other settings than these."""
-    now = {name: getattr(s, name) for name in ("skip", *FORWARDED)}
-    now = {name: list(value) if isinstance(value, tuple) else value for name, value in now.items()}
+def keep_settings(out, settings):
+    """Write settings.json. UserError where the folder holds a ladder with other settings."""
     path = out / "settings.json"
-    before = read_json(path) if path.exists() else now
-    for name in now:
-        if before[name] != now[name]:
-            raise UserError(
-                f"{out} holds a ladder with {flag(name)} {before[name]}, not {now[name]}: "
-                "name another folder with --out"
-            )
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(path, now)
+    if path.exists():
+        what = f"{out} holds a ladder with other settings:"
+        refuse_changes(read_json(path), settings, what, "name another folder with --out")
+    write_json(path, settings)
 
 
 def score(s, model, folder, asked):
@@ -120,12 +129,13 @@ def call(command):
 
     A small model's steps are too short for one process to use two cores well.
     """
-    cores = os.cpu_count() or 1
-    ranks = torch.cuda.device_count() or min(2, cores)
+    cores = cpu_cores()
+    few = 1 if os.name == "nt" else 2  # torchrun may lack libuv on Windows
+    ranks = torch.cuda.device_count() or min(few, cores)
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
     start = torchrun if ranks > 1 else []
     print("\n$ python " + " ".join([*start, *command]), flush=True)
     script = [str(ROOT / command[0]), *command[1:]]
     environment = os.environ | {"OMP_NUM_THREADS": str(cores // ranks)}
-    if subprocess.run([sys.executable, *start, *script], env=environment).returncode:
+    if run_child([sys.executable, *start, *script], env=environment):
         raise UserError(f"{command[0]} failed; the reason is above. The same command goes on here.")

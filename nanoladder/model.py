@@ -80,7 +80,7 @@ PRESETS = {
         max_position_embeddings=4096,
     ),
     "small": Config(
-        VisionConfig(8, 384, 1024, 6, 512, 8, 2, 2, 64, (3, 7), in_channels=6),
+        VisionConfig(8, 384, 1024, 6, 512, 8, 2, 2, 48, (3, 7), in_channels=6),
         vocab_size=1024, hidden_size=512, intermediate_size=1408, num_hidden_layers=8,
         num_attention_heads=8, num_key_value_heads=4, rope_theta=1e4, mrope_section=(4, 6, 22),
         max_position_embeddings=8192,
@@ -113,8 +113,8 @@ def mrope_position_ids(
 
     Text advances all three axes together. A picture's tokens stand at (start + time, start + row,
     start + column), rows and columns in merged patches. A still image takes no time scaling; a
-    video's time is tokens_per_second * seconds, truncated only at the end. What follows starts one
-    past the largest position so far.
+    video's time is tokens_per_second * seconds in float32, as in transformers, truncated only at
+    the end. What follows starts one past the largest position so far.
 
     input_ids: T ids. Grids in order of appearance. second_per_grid_ts: seconds of each video's
     steps. Returns position_ids [3, T] and the position of the next token. ValueError where
@@ -124,9 +124,9 @@ def mrope_position_ids(
                                                  width  0 1 2 3 2 3 4
     """
     ids, merge = np.asarray(input_ids), config.vision.spatial_merge_size
-    intervals = [config.vision.tokens_per_second * seconds for seconds in second_per_grid_ts]
+    intervals = np.float32(config.vision.tokens_per_second) * np.float32(second_per_grid_ts)
     kinds = {
-        config.image_token_id: iter([(grid, 1.0) for grid in image_grids]),
+        config.image_token_id: iter([(grid, np.float32(1)) for grid in image_grids]),
         config.video_token_id: iter(list(zip(video_grids, intervals, strict=True))),
     }
     vision_at = np.flatnonzero(np.isin(ids, list(kinds)))
@@ -146,7 +146,7 @@ def mrope_position_ids(
                 raise ValueError(
                     f"placeholder tokens from {done} on do not match their grid {(t, h, w)}"
                 )
-            where[0] = (where[0].astype(np.float32) * np.float32(interval)).astype(np.int64)
+            where[0] = (where[0].astype(np.float32) * interval).astype(np.int64)
             parts.append(where + start)
             done, start = end, start + int(where.max()) + 1
     if any(next(grids, None) for grids in kinds.values()):

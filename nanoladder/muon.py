@@ -46,9 +46,10 @@ class Muon(torch.optim.Optimizer):
                     alike.setdefault(p.shape, []).append(p)
             for shape, params in alike.items():
                 grads = [p.grad for p in params]
-                momenta = [
-                    self.state[p].setdefault("momentum", torch.zeros_like(p)) for p in params
-                ]
+                for p in params:
+                    if "momentum" not in self.state[p]:
+                        self.state[p]["momentum"] = torch.zeros_like(p)
+                momenta = [self.state[p]["momentum"] for p in params]
                 torch._foreach_lerp_(momenta, grads, 1 - group["momentum"])
                 ahead = torch._foreach_lerp(grads, momenta, group["momentum"])
                 steps = orthogonalize(torch.stack(ahead)) * max(1, shape[0] / shape[1]) ** 0.5

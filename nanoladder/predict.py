@@ -1,6 +1,6 @@
 """Asking a model: every row is answered, scored by nanoladder/rewards.py, and kept.
 
-predictions = predict(*policy, rows, start_runtime())      # policy: model, tokenizer, image_config
+predictions = predict(policy, rows, start_runtime())      # policy: of checkpoint.Policy.load
 """
 
 import dataclasses
@@ -10,16 +10,19 @@ from collections import Counter
 import numpy as np
 import torch
 
+from nanoladder.answers import answer_part, parse_boxes, read_answer
 from nanoladder.attention import image_attention, share_in_boxes
-from nanoladder.batches import encode_prompt
+from nanoladder.batches import check_context, encode_prompt
 from nanoladder.command import UserError, progress
-from nanoladder.files import write_jsonl
+from nanoladder.files import json_line, read_log, write_jsonl
 from nanoladder.generate import generate
 from nanoladder.image import resized_size
 from nanoladder.prompts import boxes_in_input, prompt_text, target_text
-from nanoladder.rewards import answer_part, parse_boxes, read_answer, score_answer, score_boxes
+from nanoladder.rewards import score_answer, score_boxes
 
 MAX_NEW_TOKENS = 192  # an answer that has not ended by then is cut
+# On published benchmarks, without and with thinking, as SpatialLadder's evaluation has it.
+PUBLISHED_TOKENS = {False: 128, True: 1024}
 
 
 class Journal:
@@ -31,22 +34,17 @@ class Journal:
 
     def __init__(self, path=None, writes=True):
         self.path, self.writes, self.file, self.records, self.found = path, writes, None, [], []
-        if path is not None and path.exists():
-            lines = path.read_bytes().split(b"\n")[:-1]  # a last line without its end was cut
-            try:
-                self.found = [json.loads(line) for line in lines]
-            except ValueError as error:
-                raise UserError(
-                    f"{path} is damaged ({error}); delete its folder to score anew"
-                ) from None
+        if path is not None:
+            self.found = read_log(path)
 
-    def replay(self, batch):
+    def replay(self, batch, prompts):
         """The kept answers to a batch of rows; None where they must be asked for."""
         kept = self.found[len(self.records) :][: len(batch)]
         if len(kept) < len(batch):
             return None
         for number, (record, row) in enumerate(zip(kept, batch), len(self.records) + 1):
-            if (record["question_id"], record["prompt"]) != (row.question_id, prompt_text(row)):
+            asked = row.question_id, prompt_text(row, prompts)
+            if (record.get("question_id"), record.get("prompt")) != asked:
                 raise UserError(
                     f"{self.path}:{number} answers another question than {row.where}: the rows "
                     "have changed since; delete the folder to score them anew"
@@ -60,8 +58,7 @@ class Journal:
             if self.file is None:
                 write_jsonl(self.path, self.records)  # without the part of a batch that a kill left
                 self.file, self.found = open(self.path, "a", encoding="utf-8"), []
-            lines = (json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers)
-            self.file.writelines(lines)
+            self.file.writelines(json_line(answer) + "\n" for answer in answers)
             self.file.flush()
         self.records += answers
         return answers
@@ -69,9 +66,7 @@ class Journal:
 
 @torch.no_grad()
 def predict(
-    model,
-    tokenizer,
-    image_config,
+    policy,
     rows,
     runtime,
     batch_size=128,
@@ -84,44 +79,30 @@ def predict(
 ):
     """Answers to the rows with their scores: a list of dicts in the rows' order.
 
-    Decoding is greedy at temperature 0. samples=N instead draws N answers to each row at
-    temperature 1 and tells their "semantic_entropy". `about` is added to every dict, and `journal`
-    keeps them on the way. Every rank must call this: each asks a share of every batch, all return
-    all answers.
+    Decoding is greedy at temperature 0, and uses the policy's repetition penalty. samples=N instead
+    draws N answers to each row at temperature 1 and tells their "semantic_entropy". `about` is
+    added to every dict, and `journal` keeps them on the way. Every rank must call this: each asks a
+    share of every batch, all return all answers. UserError, before anything is decoded, where a
+    question is longer than the model's context.
     """
-    model.eval()
+    check_context(rows, *policy[1:3], policy.model.config)
+    policy.model.eval()
     journal, predictions = journal or Journal(), [None] * len(rows)
     decoding = {"temperature": 1.0 if samples else temperature, "max_new_tokens": max_new_tokens}
-    per_row = max(1, samples)
-    size = max(1, batch_size // per_row)
-
-    def ask(batch, seed):
-        """Answers to a batch. Its own seed makes it independent of the batches before it."""
-        if not batch:
-            return []
-        prompts = [encode_prompt(row, tokenizer, image_config, model.config, True) for row in batch]
-        generator = torch.Generator(model.lm_head.weight.device).manual_seed(seed)
-        ends, banned = tokenizer.eos_ids, tokenizer.vision_ids
-        sampling = (ends, decoding["temperature"], banned, per_row, generator)
-        texts = generate(model, prompts, max_new_tokens, *sampling).texts(tokenizer)
-        answers = []
-        for k, row in enumerate(batch):
-            own = texts[k * per_row : (k + 1) * per_row]
-            scored = score_samples(own, row) if samples else score_one(own[0], row, image_config)
-            question = (about or {}) | describe(row, image_config)
-            answers.append({**question, **scored, "decoding": decoding})
-        return answers
-
-    order = asking_order(rows, image_config)
+    decoding["repetition_penalty"] = policy.repetition_penalty
+    size, prompts = max(1, batch_size // max(1, samples)), policy.tokenizer.prompts
+    order = asking_order(rows, policy.image_config, prompts)
     bar = progress(total=len(rows), desc=title, unit="row", disable=not runtime.main)
     for first in range(0, len(order), size):
         places = order[first : first + size]
         batch = [rows[i] for i in places]
-        answers = journal.replay(batch)
+        answers = journal.replay(batch, prompts)
         if answers is None:
             share = -(-len(batch) // runtime.world)
             own = batch[share * runtime.rank :][:share]  # neighbours stay together
-            answers = journal.keep(runtime.gather(ask(own, first + runtime.rank)))
+            answers = answer_batch(policy, own, samples, decoding, first + runtime.rank)
+            answers = [(about or {}) | answer for answer in answers]
+            answers = journal.keep(runtime.gather(answers))
         for i, answer in zip(places, answers):
             predictions[i] = answer
         bar.update(len(batch))
@@ -129,7 +110,32 @@ def predict(
     return predictions
 
 
-def asking_order(rows, image_config):
+def answer_batch(policy, batch, samples, decoding, seed):
+    """Answers to a batch of rows. Its own seed makes it independent of the batches before it.
+
+    "cut" is whether the limit on new tokens ended the answer; of N samples, how many it ended.
+    """
+    if not batch:
+        return []
+    (model, tokenizer, image_config, _), per_row = policy, max(1, samples)
+    prompts = [encode_prompt(row, tokenizer, image_config, model.config, True) for row in batch]
+    generator = torch.Generator(model.lm_head.weight.device).manual_seed(seed)
+    ends, banned = tokenizer.eos_ids, tokenizer.vision_ids
+    given = {"eos_ids": ends, "banned_ids": banned, "group_size": per_row, "generator": generator}
+    completions = generate(model, prompts, **given, **decoding)
+    texts, cut, answers = completions.texts(tokenizer), completions.cut(ends), []
+    for k, row in enumerate(batch):
+        own = slice(k * per_row, (k + 1) * per_row)
+        if samples:
+            scored = score_samples(texts[own], row) | {"cut": sum(cut[own])}
+        else:
+            scored = score_one(texts[k], row, image_config) | {"cut": cut[k]}
+        question = describe(row, tokenizer, image_config)
+        answers.append(question | scored | {"decoding": decoding})
+    return answers
+
+
+def asking_order(rows, image_config, prompts):
     """Indices of rows, sorted by their pictures and then by the length of the true answer.
 
     A batch runs until its longest answer is done, and encodes pictures that its rows share once.
@@ -138,12 +144,12 @@ def asking_order(rows, image_config):
     def key(i):
         images = rows[i].images
         shared = images if len(images) > 1 else ()
-        return len(images), shared, len(target_text(rows[i], image_config)), i
+        return len(images), shared, len(target_text(rows[i], image_config, prompts)), i
 
     return sorted(range(len(rows)), key=key)
 
 
-def describe(row, image_config):
+def describe(row, tokenizer, image_config):
     """What was asked, and about what."""
     return {
         "question_id": row.question_id,
@@ -155,7 +161,7 @@ def describe(row, image_config):
         "level": row.level,
         "images": [str(path) for path in row.images],
         "input_size": resized_size(row.sizes[0], image_config),
-        "prompt": prompt_text(row),
+        "prompt": prompt_text(row, tokenizer.prompts),
         "options": len(row.options),
     }
 
@@ -215,14 +221,15 @@ def consensus(texts, row):
 # ---------------------------------------------------------------- attention
 
 
-def measure_attention(model, tokenizer, image_config, rows, predictions, journal):
+def measure_attention(policy, rows, predictions, journal):
     """Where the model looked while it answered localization rows: one dict a row, in their order.
 
     "attention" is a weight for each image token, [rows, columns]. "inside" is the share of it that
     falls inside the asked objects' boxes, and "area" the share of the picture that these cover.
     """
+    model, tokenizer, image_config, _ = policy
     for row, prediction in progress(list(zip(rows, predictions)), desc="attention", unit="row"):
-        if journal.replay([row]) is None:
+        if journal.replay([row], tokenizer.prompts) is None:
             prompt = encode_prompt(row, tokenizer, image_config, model.config, ask=True)
             _, height, width = prompt["grid_thw"][0]
             weights = image_attention(model, prompt, tokenizer.answer(prediction["answer"]))

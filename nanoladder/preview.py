@@ -1,21 +1,41 @@
 """What train.py shows before it starts: an example as the model reads it, sizes, and memory."""
 
+from dataclasses import replace
+from itertools import groupby
+
 from nanoladder.batches import IGNORE_INDEX
+from nanoladder.image import image_tokens
+
+LINES, WIDTH = 8, 96  # of the example that is shown: all of it need not fit on a screen
+MANY = 1000  # image tokens of a picture from which on a line says how to have fewer
 
 
-def estimate_memory(model, s, example):
-    """GiB that a rank needs for sequences like `example`; a split model is counted whole."""
+def largest_pictures(groups, config):
+    """(image tokens of the sequence that has most, of the picture that has most, and its size)."""
+    rows = [group[0] for group in groups]
+    tokens = {size: image_tokens(size, config) for size in {s for row in rows for s in row.sizes}}
+    of_row = [sum(tokens[size] for size in row.sizes) for row in rows]
+    for k, row in enumerate(rows):
+        if row.data_type == "video":  # frames share temporal patches
+            of_row[k] = -(-len(row.sizes) // config.temporal_patch_size) * tokens[row.sizes[0]]
+    largest = max(tokens, key=lambda size: (tokens[size], size))
+    return max(of_row), tokens[largest], largest
+
+
+def estimate_memory(model, s, length, pictures, supervised):
+    """GiB that a rank needs for sequences of `length` tokens; a split model is counted whole.
+
+    pictures: how many of them are image tokens. supervised: how many have a loss.
+    """
     c, v, width = model.config, model.config.vision, 2 if s.amp else 4  # bytes of an activation
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    supervised = sum(label != IGNORE_INDEX for label in example["labels"])
     activations = supervised * c.vocab_size * 4 * 3  # logits, their softmax and their gradient
     for depth, rows, hidden, inner in [
-        (c.num_hidden_layers, len(example["input_ids"]), c.hidden_size, c.intermediate_size),
-        (v.depth, len(example["pixel_values"]), v.hidden_size, v.intermediate_size),
+        (c.num_hidden_layers, length, c.hidden_size, c.intermediate_size),
+        (v.depth, pictures * v.spatial_merge_size**2, v.hidden_size, v.intermediate_size),
     ]:
         block = rows * (10 * hidden + 4 * inner) * width  # a block keeps about 10 widths and 4 MLPs
-        kept = depth * rows * hidden * width + block if s.recompute else depth * block
-        activations += kept
+        activations += depth * rows * hidden * width + block if s.recompute else depth * block
     need = {
         "weights": sum(p.numel() * p.element_size() for p in model.parameters()),
         "gradients": 4 * trained,
@@ -23,6 +43,10 @@ def estimate_memory(model, s, example):
         "activations": s.micro_batch_size * activations,
     }
     return {name: size / 2**30 for name, size in need.items()}
+
+
+def weights(module):
+    return sum(p.numel() for p in module.parameters())
 
 
 def flops(model, grid_thw, lengths):
@@ -34,46 +58,48 @@ def flops(model, grid_thw, lengths):
     """
     c, v = model.config, model.config.vision
     patches, tokens = sum(t * h * w for t, h, w in grid_thw), sum(lengths)
-    image_tokens = patches // v.spatial_merge_size**2
-
-    def size(module):
-        return sum(p.numel() for p in module.parameters())
-
-    weights = patches * (size(model.visual.patch_embed) + size(model.visual.blocks))
-    weights += image_tokens * size(model.visual.merger)
-    weights += tokens * (size(model.model.layers) + size(model.lm_head))
-    full, window = (
-        len(v.fullatt_block_indexes),
-        (v.window_size // v.patch_size) ** 2,
-    )  # blocks, patches
+    met = patches * (weights(model.visual.patch_embed) + weights(model.visual.blocks))
+    met += patches // v.spatial_merge_size**2 * weights(model.visual.merger)
+    met += tokens * (weights(model.model.layers) + weights(model.lm_head))
+    full, window = len(v.fullatt_block_indexes), (v.window_size // v.patch_size) ** 2  # patches
     pairs = sum(
         t * h * w * (full * h * w + (v.depth - full) * min(h * w, window)) for t, h, w in grid_thw
     )  # of patches that attend to one another, over all blocks
     causal = c.num_hidden_layers * sum(length**2 for length in lengths) / 2
-    return 6 * (weights + 2 * (pairs * v.hidden_size + causal * c.hidden_size))
+    return 6 * (met + 2 * (pairs * v.hidden_size + causal * c.hidden_size))
 
 
-def explain(s, example, model, tokenizer, say):
-    """Show a training example; what the loss is computed on stands between ⟦ and ⟧."""
-    text, inside = "", False
-    for token, label in zip(example["input_ids"], example["labels"]):
-        if token in (tokenizer.image_id, tokenizer.video_id):
-            text += "·"
-            continue
-        if (label != IGNORE_INDEX) != inside:
-            text, inside = text + ("⟧" if inside else "⟦"), not inside
-        text += tokenizer.decode([token])
-    length = len(example["input_ids"])
+def marked(example, tokenizer):
+    """An example's text; what has a loss stands in [[ ]], and for image tokens their number."""
+    text, pictures = "", (tokenizer.image_id, tokenizer.video_id)
+    kinds = [(i in pictures, label != IGNORE_INDEX) for i, label in zip(*example)]
+    for (is_picture, has_loss), part in groupby(zip(kinds, example[0]), lambda pair: pair[0]):
+        ids = [token for _, token in part]
+        own = f"({len(ids)} image tokens)" if is_picture else tokenizer.decode(ids)
+        text += f"[[{own}]]" if has_loss else own
+    return text
+
+
+def explain(s, dataset, example, policy, say):
+    """Show one example of the dataset, what its pictures cost, and what the run will need."""
+    (model, tokenizer, config), ids = policy[:3], example["input_ids"]
     supervised = sum(label != IGNORE_INDEX for label in example["labels"])
-    say(
-        f"one example ({length} tokens, {supervised} supervised between ⟦ and ⟧, · an image token):"
-    )
-    say("  " + (text + "⟧" * inside).replace("\n", "\n  "))
+    say(f"one example ({len(ids)} tokens, of which {supervised} in [[ ]] have a loss):")
+    lines = marked((ids, example["labels"]), tokenizer).split("\n")
+    for line in lines[:LINES]:
+        say("  " + (line if len(line) <= WIDTH else line[: WIDTH - 3] + "..."))
+    if len(lines) > LINES:
+        say(f"  ({len(lines) - LINES} lines more)")
+    most, tokens, size = largest_pictures(dataset.groups, config)
+    if tokens > MANY:
+        limit = max(config.min_pixels, 512 * config.factor**2)
+        fewer = image_tokens(size, replace(config, max_pixels=limit))
+        cost = f"{tokens:,} image tokens each at most ({size[0]} x {size[1]})"
+        say(f"pictures: {cost}; --max-pixels {limit} makes that {fewer}")
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    parts = {"vision": model.visual, "decoder": model.model}
-    sizes = {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
-    shown = ", ".join(f"{name} {size:,}" for name, size in sizes.items())
-    say(f"parameters: {shown}, all {model.num_parameters():,}, of which {trained:,} are trained")
-    need = estimate_memory(model, s, example)
+    parts = f"vision {weights(model.visual):,}, decoder {weights(model.model):,}"
+    say(f"parameters: {parts}, all {model.num_parameters():,}, of which {trained:,} are trained")
+    longest = len(ids) - len(example["pixel_values"]) // config.merge_size**2 + most
+    need = estimate_memory(model, s, longest, most, supervised)
     shown = " + ".join(f"{name} {size:.1f}" for name, size in need.items())
-    say(f"memory, roughly: {sum(need.values()):.1f} GiB = {shown}")
+    say(f"memory with the largest pictures, roughly: {sum(need.values()):.1f} GiB = {shown}")

@@ -14,15 +14,18 @@ import json
 import re
 from collections import defaultdict
 from html import escape
+from math import inf
 from pathlib import Path
 
 from PIL import Image, ImageColor
 
 from nanoladder.checkpoint import BASE
-from nanoladder.files import read_json, read_jsonl
+from nanoladder.command import UserError
+from nanoladder.files import read_json, read_jsonl, read_log, run_settings
 from nanoladder.photos import ImageError, load_image
 from nanoladder.pictures import COLOURS, boxes_in_view
-from nanoladder.tables import overview, percent, tables
+from nanoladder.process import run_script
+from nanoladder.tables import HEADINGS, overview, percent, tables
 
 PICTURE_BYTES = 4_000_000  # of all pictures in base64; the page stays below 5 MB
 GALLERY = 32  # answers shown, at most
@@ -51,18 +54,34 @@ rect { fill: none; vector-effect: non-scaling-stroke; }
 FILL = 'width="100%" height="100%" preserveAspectRatio="none"'  # of an <image> in its <svg>
 
 
-def write_report(run_folder):
-    """Write run_folder/report.html, and return its path."""
+def write_report(run_folder, scores=None):
+    """Write run_folder/report.html, and return its path. scores: what scores.json will hold."""
     folder = Path(run_folder)
     about = read_json(folder / "run.json")
-    scores = read_json(folder / "scores.json") if (folder / "scores.json").exists() else {}
+    if not scores:
+        scores = read_json(folder / "scores.json") if (folder / "scores.json").exists() else {}
     sections = [f"<p>{escape(opening(about, scores))}</p>", score_section(scores)]
     sections += map(curve_section, earlier_runs(folder))
     sections += [gallery(folder), sampled_section(folder), settings_section(about)]
     title, body = escape(f"nanoladder: {folder}"), "\n".join(filter(None, sections))
     page = f"{HEAD}<title>{title}</title></head><body>\n<h1>{title}</h1>\n{body}\n</body></html>\n"
-    (folder / "report.html").write_text(page, encoding="utf-8")
+    (folder / "report.html").write_text(page, encoding="utf-8", errors="backslashreplace")
     return folder / "report.html"
+
+
+def try_report(run_folder, say, scores=None):
+    """Write the page and tell where it is. No fault of the page may end the run it is about."""
+    try:
+        say(f"done: {write_report(run_folder, scores)}")
+    except Exception as error:
+        again = f"python -m nanoladder.report {run_folder}"
+        say(f"done, but report.html failed ({type(error).__name__}: {error}); {again} tries again")
+
+
+def main(argv):
+    if len(argv) != 1 or not Path(argv[0]).is_dir():
+        raise UserError("name a run folder: python -m nanoladder.report runs/stage1")
+    print(write_report(argv[0]))
 
 
 def earlier_runs(folder):
@@ -70,7 +89,7 @@ def earlier_runs(folder):
     found = []
     while folder not in found and (folder / "run.json").exists():
         found.insert(0, folder)
-        settings = read_json(folder / "run.json")["settings"]
+        settings = run_settings(folder)
         start = Path(settings.get("model") or settings.get("init") or "scratch")
         start = start.parent if start.name == "checkpoint" else start
         folder = BASE if str(start) == "base" else start
@@ -78,60 +97,38 @@ def earlier_runs(folder):
 
 
 def opening(about, scores):
-    """One sentence: what was trained, from what, how long, its main score, what to look at."""
+    """What was trained, from what, how long, its main score, and what to look at."""
     s, minutes = about["settings"], about.get("minutes", {}).get("train")
     start, stage = s.get("model") or s.get("init"), s.get("stage")
     if "init" not in s:
-        return f"eval.py scored {start} on held-out rows; {headline(scores)}."
+        return f"eval.py scored {start} on held-out rows. {headline(scores)}"
     names = {start: start, stage: f"stage {stage}", "cold": "the cold start"}
     names |= {"base": "the shipped base", "scratch": "random weights"}
-    what = f"in {names[stage]}" if stage else f"by GRPO on {s['task']} questions"
+    names |= {start: names["base"]} if Path(start).resolve() == BASE.resolve() else {}
+    what = f"in {names[stage]}" if stage else f"by GRPO on {s.get('task')} questions"
     what += " with blank pictures" if s.get("blank_images") else ""
     run = "This run" if minutes is None else f"In {minutes:g} minutes this run"
-    return f"{run} trained a model {what}, starting from {names[start]}; {headline(scores)}."
+    return f"{run} trained a model {what}, starting from {names[start]}. {headline(scores)}"
 
 
 def headline(scores):
     """The main score of scores.json, from a table's row all or average, and what to look at."""
     found, overall = tables(scores), scores.get("overall")
     if not found:
-        return "it has no scores yet, so look at the curves"
+        return "It has no scores, so look at the curves."
     wanted = "mean IoU" if overall is None else "shuffled"
     table = next((t for t in found if wanted in t.columns), found[0])
     rows = {name: score for name, score, *_ in table.rows}
-    score = f"{table.columns[1]} ({table.title}) is {rows.get('all') or rows['average']}"
+    score = f"{table.columns[1]} ({table.title}) is {rows.get('all') or rows.get('average')}"
     if overall is not None:
         score = f"mean over the spatial benchmarks is {percent(overall)} %"
     guesses = [f"“{c}”" for c in table.columns if c in ("constant box", "constant", "shuffled")]
-    return f"its {score}, to be compared with {' and '.join(guesses) or 'published scores'}"
+    beside = " and ".join(guesses) or "published scores"
+    look = "Then look at the held-out answers, which are shown with their pictures."
+    return f"Its {score}. Compare it with {beside}. {look}"
 
 
 # ---------------------------------------------------------------- tables, settings, curves
-
-# What the headings of columns and rows mean; those that occur are explained below the tables.
-HEADINGS = {
-    "average": "the mean over the question types, so that each type counts the same",
-    "NQ": "the mean over numeric questions, which are scored by mean relative accuracy (MRA)",
-    "MCQ": "the mean over multiple-choice questions, where an answer is right or wrong",
-    "right format": "share of answers with one think block and then one answer block",
-    "mean IoU": "mean intersection over union of the true and the predicted boxes",
-    "IoU >= 0.5": "share of the asked objects whose IoU is at least 0.5",
-    "label F1": "F1 score of the object names in the answers",
-    "valid JSON": "share of answers that are a list of boxes in valid JSON",
-    "accuracy": "the mean score of the answers, between 0 and 1",
-    "95 %": "the 95 % confidence interval, from a bootstrap over the rows",
-    "constant": "the score of the one answer, or box, that is best on the training rows",
-    "shuffled": "the score when each question gets the pictures of another one",
-    "blank": "the score of a model that was trained on blank pictures",
-    "sampled": "the mean score of answers sampled at temperature 1",
-    "consensus": "the score of the sampled answer on which most samples agree",
-    "entropy": "semantic entropy of the sampled answers; 0 when all of them mean the same",
-    "attention in boxes": "share of the attention on the picture that the asked objects' boxes get",
-    "area of boxes": "share of the picture in these boxes, which even attention would give them",
-    "level": "difficulty of the picture; a higher level is harder",
-    "ood": "rows out of domain, which differ from the training rows",
-    "n": "number of rows",
-}
 
 
 def html_table(columns, rows, kind=""):
@@ -144,7 +141,7 @@ def html_table(columns, rows, kind=""):
 
 def score_section(scores):
     found = overview(scores) + tables(scores)
-    parts = (f"<div><h3>{escape(t.title)}</h3>{html_table(*t[1:])}</div>" for t in found)
+    parts = (f"<div><h3>{escape(t.title)}</h3>{html_table(t.columns, t.rows)}</div>" for t in found)
     names = "\n".join(c for t in found for c in (t.title, *t.columns, *(row[0] for row in t.rows)))
     known = (f"<b>{escape(name)}</b>: {HEADINGS[name]}." for name in HEADINGS if name in names)
     notes = f'<p class="quiet">{"<br>".join(known)}</p>'
@@ -157,24 +154,32 @@ def settings_section(about):
     return "<h2>Settings</h2>" + html_table(("name", "value"), rows, "text")
 
 
-# Numbers of metrics.jsonl that are drawn, and the panel of each.
-REWARDS = "reward of sampled answers; idle: share of groups with equal rewards"
-PANELS = {
-    **dict.fromkeys(("loss", "auxiliary_loss"), "loss"),
-    **dict.fromkeys(("reward", "accuracy", "format", "idle"), REWARDS),
-    **{"kl": "KL to the reference", "entropy": "entropy, nats", "length": "length, tokens"},
+# The panel of each number of metrics.jsonl that is drawn, and what the panels show.
+PANELS = dict.fromkeys(("loss", "auxiliary_loss", "dense_loss"), "loss")
+PANELS |= dict.fromkeys(("reward", "accuracy", "format", "idle"), "reward")
+PANELS |= {"kl": "KL", "entropy": "entropy", "length": "length"}
+SHOWN = {
+    "loss": "Cross-entropy of the answers' tokens; the auxiliary loss is stage 0's dense loss.",
+    "reward": "Of sampled answers; it is the sum of accuracy and format. Idle is the share of "
+    "prompts whose answers all got the same reward, so that they teach nothing.",
+    "KL": "How far the model has moved from the reference: an estimate of the KL divergence.",
+    "entropy": "Of the next token's distribution, in nats. At 0 all answers to a prompt are equal.",
+    "length": "Tokens of a sampled answer.",
+    "validation": "Greedy answers to a few validation rows: mean IoU of boxes, else accuracy.",
 }
 
 
 def curve_section(folder):
-    path, panels = folder / "metrics.jsonl", defaultdict(lambda: defaultdict(list))
-    for m in read_jsonl(path) if path.exists() else []:
-        drawn = [(PANELS[name], name, m[name]) for name in PANELS if name in m]
+    """The curves of one run. What is missing in a record, or is not finite, is not drawn."""
+    panels = defaultdict(lambda: defaultdict(list))
+    for m in read_log(folder / "metrics.jsonl", skip=True):
+        drawn = [(PANELS[name], name, m.get(name)) for name in PANELS]
         for kind, s in m.get("val", {}).items():
-            score = next(s[name] for name in ("iou", "avg", "accuracy") if name in s)
-            drawn.append(("greedy score on validation rows", kind, score))
+            score = next((s[name] for name in ("iou", "avg", "accuracy") if name in s), None)
+            drawn.append(("validation", kind, score))
         for title, name, value in drawn:
-            panels[title][name].append((m["step"], value))
+            if all(isinstance(v, (int, float)) and abs(v) < inf for v in (m.get("step"), value)):
+                panels[title][name].append((m["step"], value))
     lines = {t: {k: p for k, p in panel.items() if len(p) > 1} for t, panel in panels.items()}
     charts = "".join(chart(title, series) for title, series in lines.items() if series)
     shown = f'<h2>Curves of {escape(folder.name)}</h2><div class="cards">{charts}</div>'
@@ -204,7 +209,8 @@ def chart(title, series):
         parts.append(f'<polyline points="{line}" stroke="{colour}"/>')
         legend.append(f'<span style="color:{colour}">&#9632;</span>&nbsp;{escape(name)}')
     drawn = f'<svg viewBox="0 0 340 190" role="img">{"".join(parts)}</svg>'
-    return f'<div class="card"><b>{escape(title)}</b>{drawn}{" &nbsp; ".join(legend)}</div>'
+    drawn += " &nbsp; ".join(legend) + f'<p class="quiet">{SHOWN[title]}</p>'
+    return f'<div class="card"><b>{escape(title)}</b>{drawn}</div>'
 
 
 def thinned(points):
@@ -323,7 +329,12 @@ def attention_map(p, attention, number):
 
 def sampled_section(folder):
     """The last answers that GRPO kept of what it sampled, with the parts of their reward."""
-    path, columns = folder / "completions.jsonl", ("step", "prompt", "answer", "format", "accuracy")
-    kept = read_jsonl(path)[-16:] if path.exists() else []
+    columns = ("step", "prompt", "answer", "format", "accuracy")
+    kept = read_log(folder / "completions.jsonl", skip=True)[-16:]
     rows = [(*(c[n] for n in columns[:3]), *(f"{c[n]:.2f}" for n in columns[3:])) for c in kept]
-    return "<h2>Sampled while training</h2>" + html_table(columns, rows, "text") if rows else ""
+    note = "The last of the sampled answers; format and accuracy are the parts of their reward."
+    return f"<h2>Sampled while training</h2>{note}{html_table(columns, rows, 'text')}" * bool(rows)
+
+
+if __name__ == "__main__":
+    run_script(main)

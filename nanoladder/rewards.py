@@ -1,18 +1,14 @@
-"""Parsing and scoring of answers. rl.py's reward and eval.py's metric are these same functions.
+"""Scores of answers, from 0 to 1. rl.py's reward and eval.py's metric are these same functions.
 
     >>> from nanoladder.rewards import score_boxes
     >>> truth = [{"label": "chair", "bbox_2d": [10, 10, 30, 30]}]
     >>> score_boxes('[{"label":"chair","bbox_2d":[10,10,30,20]}]', truth)
     {'valid_json': 1.0, 'label_f1': 1.0, 'iou': 0.5, 'acc50': 1.0}
 
-How an answer is read depends on the form that its row asks for (Row.form in nanoladder/schema.py):
-"boxes", "choice", "number", "motion" or "text".
+nanoladder/answers.py reads the answers; how depends on the form that a row asks for.
 """
 
-import json
-import math
-import re
-
+from nanoladder.answers import answer_part, parse_boxes, parse_thought, plain, read_answer
 from nanoladder.motion import parse_motion
 
 # ---------------------------------------------------------------- boxes
@@ -27,35 +23,6 @@ def box_iou(a, b):
     inter = width * height
     union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - inter
     return inter / union
-
-
-def parse_boxes(text):
-    """The boxes of an answer, a JSON list of {"label": str, "bbox_2d": [x1, y1, x2, y2]}.
-
-    The keys may come in any order, and a Markdown code fence around the list is allowed, because
-    Qwen2.5-VL writes one. None where the text is anything else: half a list earns nothing.
-    """
-    text = re.sub(r"^```(?:json)?\s*|\s*```$", "", text.strip())
-    try:
-        items = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    return items if isinstance(items, list) and all(map(is_box, items)) else None
-
-
-def is_box(item):
-    """Whether a JSON value is a labelled box that is neither empty nor inverted."""
-    if not (isinstance(item, dict) and isinstance(item.get("label"), str)):
-        return False
-    box = item.get("bbox_2d")
-    return (
-        isinstance(box, list)
-        and len(box) == 4
-        and all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in box)
-        and all(math.isfinite(v) for v in box)
-        and box[0] < box[2]
-        and box[1] < box[3]
-    )
 
 
 def score_boxes(text, truth):
@@ -81,18 +48,18 @@ def score_boxes(text, truth):
 
 
 def boxes_by_label(items):
-    """{label without case and outer blanks: its boxes in their order}."""
+    """{label, compared as plain() text: its boxes in their order}."""
     boxes = {}
     for item in items:
-        boxes.setdefault(item["label"].strip().casefold(), []).append(item["bbox_2d"])
+        boxes.setdefault(plain(item["label"]), []).append(item["bbox_2d"])
     return boxes
 
 
 def matched_ious(found, true):
     """IoU of each true box with the found box that it is matched to, one to one; 0 without one.
 
-    The pair with the highest IoU is matched first. For the few boxes of an answer this is as good
-    as an optimal assignment, and shorter.
+    The pair with the highest IoU is matched first. This is shorter than an optimal assignment, and
+    true boxes always find themselves. Where objects of one label overlap, it may score less.
     """
     pairs = [(box_iou(a, b), i, j) for i, a in enumerate(found) for j, b in enumerate(true)]
     ious, left = [0.0] * len(true), set(range(len(found)))
@@ -103,142 +70,18 @@ def matched_ious(found, true):
     return ious
 
 
-# ---------------------------------------------------------------- thinking first
-
-TAGS = ("<think>", "</think>", "<answer>", "</answer>")
-
-
-def in_tags(rationale, answer):
-    """A completion that thinks first: what the cold start teaches and parse_thought reads."""
-    return f"<think>{rationale}</think><answer>{answer}</answer>"
-
-
-def parse_thought(text):
-    """(rationale, answer) of a text that is one think block, then one answer block, nothing else.
-
-    None for any other text. The blocks may have many lines and white space between them.
-
-    >>> parse_thought("<think>1 + 1</think> <answer>2</answer>")
-    ('1 + 1', '2')
-    """
-    found = re.fullmatch(r"<think>(.*)</think>\s*<answer>(.*)</answer>", text, re.DOTALL)
-    repeated = any(text.count(tag) != 1 for tag in TAGS)
-    return None if repeated or not found else found.groups()
-
-
-def answer_part(text, row):
-    """The part of a completion in which its answer is looked for.
-
-    The answer block of a completion that thinks first. The last line of a direct choice or number,
-    because a rationale may stand before it. All of any other answer.
-    """
-    if row.think:
-        return answer_block(text)
-    return text.strip().rpartition("\n")[2] if row.form in ("choice", "number") else text
-
-
-def answer_block(text):
-    """The content of the only answer block of a text; "" where there is none, or more than one."""
-    if text.count("<answer>") != 1 or text.count("</answer>") != 1:
-        return ""
-    found = re.search(r"<answer>(.*)</answer>", text, re.DOTALL)
-    return found[1] if found else ""
-
-
 # ---------------------------------------------------------------- short answers
+
+THRESHOLDS = tuple(k / 100 for k in range(50, 100, 5))
+# An error of exactly 10 % is within a threshold of 0.9, but floats round |0.9 - 1| / 1 up or down.
+# The rounding is below 1e-12. Decimals as people write them differ by more than this tolerance, so
+# the comparison is as in exact arithmetic, for arrays too.
+TOLERANCE = 1e-9
 
 
 def exact_match(text, truth):
-    """1.0 where the texts are equal but for case, outer white space and a final full stop."""
-    return float(text.strip().rstrip(".").lower() == truth.strip().rstrip(".").lower())
-
-
-def parse_choice(text, options):
-    """Letter of the chosen option; None where the answer names none of them, or more than one.
-
-    >>> answers = ("B", "(b)", "B. chair", "chair (B)", "chair", "A or B", "B. bed", "a chair")
-    >>> [parse_choice(text, ("A. bed", "B. chair")) for text in answers]
-    ['B', 'B', 'B', 'B', 'B', None, None, None]
-    """
-    text, named = text.strip().lower(), []
-    letter_first = r"\(?(?P<letter>[a-z])(?:\)|[.:]|\)[.:])?(?:\s+(?P<words>.+?))?\.?"
-    letter_last = r"(?P<words>.+?)\s*\((?P<letter>[a-z])\)\.?"
-    ways = [re.fullmatch(pattern, text, re.DOTALL) for pattern in (letter_first, letter_last)]
-    for option in options:
-        letter, words = option.lower().split(". ", 1)
-        if any(m and m["letter"] == letter and m["words"] in (None, words) for m in ways):
-            return letter.upper()
-        if text.rstrip(".") == words.rstrip("."):
-            named.append(letter.upper())
-    return named[0] if len(named) == 1 else None
-
-
-LENGTHS = dict.fromkeys(("m", "meter"), 1.0)  # metres
-LENGTHS |= dict(mm=0.001, millimeter=0.001, cm=0.01, centimeter=0.01)
-LENGTHS |= {"in": 0.0254, "inch": 0.0254, "ft": 0.3048, "foot": 0.3048, "feet": 0.3048}
-AREAS = {f"square {name}": size**2 for name, size in LENGTHS.items()}  # square metres
-DIGITS = "zero one two three four five six seven eight nine ten eleven twelve".split()
-NUMBER = re.compile(r"(?<![\w.^,])(-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+)(?![\d,.]*\d)")
-
-
-def plain_units(text):
-    """The text in lower case with areas in one spelling: m^2, m2, sq. m -> square m."""
-    text = text.lower().replace("metre", "meter")
-    text = re.sub(r"([a-z]+?)s?(?:\s?\^\s?2|²|2)(?!\w)", r"square \1", text)
-    return re.sub(r"\bsq(?:uare)?\.?\s*(?=[a-z])", "square ", text)
-
-
-def unit_size(name, sizes):
-    """Size of the unit called `name`, or whose plural that is; None where `sizes` lacks it."""
-    names = (name, name.removesuffix("s"), name.removesuffix("es"))
-    return next((sizes[n] for n in names if n in sizes), None)
-
-
-def parse_number(text, unit):
-    """The one number that an answer states, in the asked unit; None if it states none or several.
-
-    unit: "m", "cm", "m^2", any other word, or "" for a plain count. Another unit of the same
-    dimension is converted; a number with any other word behind it is no answer.
-
-    >>> [parse_number(text, "m") for text in ("3.2", "about 320 cm.", "It is 3.2 m away", "2 or 3")]
-    [3.2, 3.2, 3.2, None]
-    >>> parse_number("12 kg", "m"), parse_number("12 m^2", "m")
-    (None, None)
-    """
-    text, asked = plain_units(text), plain_units(unit)
-    found = list(NUMBER.finditer(text))
-    if not found and not asked:
-        spelt = [DIGITS.index(word) for word in re.findall(r"[a-z]+", text) if word in DIGITS]
-        return float(spelt[0]) if len(spelt) == 1 else None
-    if len(found) != 1 or re.search(r"\d", NUMBER.sub("", text)):  # 1e308 leaves digits over
-        return None
-    value, rest = float(found[0][1].replace(",", "")), text[found[0].end() :]
-    stated = re.match(r"\s*((?:square )?[a-z]+)", rest)
-    if stated is None or not asked:
-        return value
-    tables = (sizes for sizes in (LENGTHS, AREAS) if unit_size(asked, sizes))
-    sizes = next(tables, {asked: 1.0, asked.removesuffix("s"): 1.0})
-    size = unit_size(stated[1], sizes)
-    return None if size is None else value * size / unit_size(asked, sizes)
-
-
-def read_answer(text, row):
-    """What an answer says, in the form that its row asks for; None where it cannot be read.
-
-    A list of boxes, an option's letter, a number in the asked unit, five motions, or a text.
-    """
-    if row.form == "boxes":
-        return parse_boxes(text)
-    if row.form == "choice":
-        return parse_choice(text, row.options)
-    if row.form == "number":
-        return parse_number(text, row.unit)
-    return parse_motion(text) if row.form == "motion" else text
-
-
-# ---------------------------------------------------------------- scores
-
-THRESHOLDS = tuple(k / 100 for k in range(50, 100, 5))
+    """1.0 where the texts are equal but for case, blanks, emphasis and a final full stop."""
+    return float(plain(text) == plain(truth))
 
 
 def relative_accuracy(predicted, truth):
@@ -249,9 +92,11 @@ def relative_accuracy(predicted, truth):
 
     >>> relative_accuracy(1.25, 1.0), relative_accuracy(3.0, 1.0)
     (0.6, 0.0)
+    >>> relative_accuracy(9.0, 10.0)
+    0.9
     """
     error = abs(predicted - truth) / (abs(truth) + (truth == 0))
-    return sum((error <= 1 - threshold) * 1.0 for threshold in THRESHOLDS) / len(THRESHOLDS)
+    return sum((error <= 1 - t + TOLERANCE) * 1.0 for t in THRESHOLDS) / len(THRESHOLDS)
 
 
 def score_answer(text, row):

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from nanoladder.command import UserError
+
 
 @dataclasses.dataclass
 class Runtime:
@@ -53,10 +55,20 @@ class Runtime:
             dist.barrier()
 
 
-def start_runtime():
-    """Join torchrun's process group if there is one, and pick CUDA where there is a GPU."""
+def start_runtime(device=None):
+    """Join torchrun's process group if there is one. device: None is CUDA where there is a GPU.
+
+    UserError for a device that this machine lacks.
+    """
     world, local = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_RANK", 0))
-    device = torch.device("cuda", local) if torch.cuda.is_available() else torch.device("cpu")
+    present = {"cpu": True, "cuda": torch.cuda.is_available()}
+    present["mps"] = torch.backends.mps.is_available() and world == 1
+    device = device or ("cuda" if present["cuda"] else "cpu")
+    if not present[device]:
+        raise UserError(f"--device {device}: torch finds none here (mps works in one process only)")
+    if device == "mps":
+        print("mps was never tested: compare the first losses with those of --device cpu")
+    device = torch.device("cuda", local) if device == "cuda" else torch.device(device)
     if device.type == "cuda":
         torch.cuda.set_device(device)
         torch.set_float32_matmul_precision("high")
@@ -76,9 +88,12 @@ def leave():
         dist.destroy_process_group()
 
 
-def cuda_presets():
-    """What a GPU changes in the settings: bf16 where the hardware has it, and compiled graphs."""
-    if not torch.cuda.is_available():
+def cuda_presets(given):
+    """What a GPU changes in the settings: bf16 where the hardware has it, and compiled graphs.
+
+    given: {name: value} of the flags.
+    """
+    if given.get("device", "cuda") != "cuda" or not torch.cuda.is_available():
         return {}
     return {"amp": torch.cuda.get_device_capability() >= (8, 0), "compile": True}
 

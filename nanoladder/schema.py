@@ -22,14 +22,18 @@ Further fields, all optional:
     question_type    what the score is called in the tables
     level            how hard the picture is; subsets keep the shares of the levels
     task, source     what a published benchmark calls the row (nanoladder/benchmarks.py)
-    rationale        how the answer is found, which a training row may teach before the answer
+    prompt           a published benchmark's own wording of the question, options included, which a
+                     prompt set may use instead (PromptSet.own_prompt in nanoladder/prompts.py)
+    frame_seconds    how many seconds a frame of a video stands for; 0.5, two frames a second
+    rationale        how the answer is found, which a training row may teach before the answer; then
+                     a direct choice or number of this data set is read in its last line alone
     sft_only         true: an easy row that helps fine-tuning, and that rl.py leaves out
     prompt, solution in a row of cold.jsonl, instead of question and answer: a whole completion,
                      <think>...</think><answer>lamp</answer>
 """
 
-import json
 import math
+import reprlib
 import zlib
 from dataclasses import dataclass
 from functools import lru_cache
@@ -38,11 +42,7 @@ from string import ascii_uppercase
 
 import numpy as np
 
-from nanoladder.command import UserError, progress
-from nanoladder.files import read_jsonl
-from nanoladder.motion import MOTION, parse_motion
-from nanoladder.photos import ImageError, image_size
-from nanoladder.rewards import (
+from nanoladder.answers import (
     AREAS,
     LENGTHS,
     parse_choice,
@@ -51,6 +51,10 @@ from nanoladder.rewards import (
     plain_units,
     unit_size,
 )
+from nanoladder.command import UserError, progress
+from nanoladder.files import json_lines, read_json, read_jsonl
+from nanoladder.motion import MINUS, MOTION, parse_motion
+from nanoladder.photos import ImageError, image_size
 
 DATA_TYPES = ("single_image", "multi_view", "video")
 # SpatialLadder-26k's own question types. Its rows do not state their units, so these are known
@@ -62,6 +66,10 @@ PAPER_UNITS = {
     "object count": "",
     "absolute distance": "m",
 }
+REQUIRED = {"question_id": int, "question": str, "answer": (str, list), "image": list}
+OPTIONAL = {"task": str, "source": str, "rationale": str, "question_type": str, "unit": str}
+OPTIONAL |= {"prompt": str, "solution": str, "level": int, "sft_only": bool}
+LONGEST = 40  # characters of a number or a unit
 HOLD_OUT = 50  # one scene in so many is held out, where a folder has no val or test
 
 
@@ -86,7 +94,10 @@ class Row:
     source: str = ""
     rationale: str = ""
     solution: str = ""
+    frame_seconds: float = 0.5  # of a video
+    own_prompt: str = ""  # the question and its options, as a benchmark itself words them
     think: bool = False  # whether the prompt asks to think before answering
+    after_rationale: bool = False  # whether its data set teaches rationales before direct answers
     sft_only: bool = False
 
 
@@ -105,24 +116,25 @@ def rows_of(rows, kind):
 def read_rows(path):
     """The checked rows of a JSONL file. UserError names the file, the line and the remedy."""
     path = Path(path)
-    if not path.is_file():
-        raise UserError(
-            f"{path}: no such file; name another data folder with --data, or add these rows to it"
-        )
+    if not path.exists():
+        raise UserError(f"{path}: no such file; {_kinds_beside(path)}")
     rows = []
-    with open(path, encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            where = f"{path}:{number}"
-            try:
-                raw = json.loads(line)
-            except ValueError as error:
-                raise UserError(f"{where}: not valid JSON ({error})") from None
-            if isinstance(raw, dict):  # the paper's cold-start rows have no number
-                raw.setdefault("question_id", number)
-            rows.append(check_row(raw, path.parent, where, path.stem))
+    for number, raw in json_lines(path, strict=True):
+        if isinstance(raw, dict):  # the paper's cold-start rows have no number
+            raw.setdefault("question_id", number)
+        rows.append(check_row(raw, path.parent, f"{path}:{number}", path.stem))
     if not rows:
         raise UserError(f"{path}: no rows in it")
     return rows
+
+
+def _kinds_beside(path):
+    """What the user can do where a file of rows is missing: the end of a message."""
+    stems = sorted(file.stem for file in path.parent.glob("*.jsonl"))
+    if not stems:
+        return "name another data folder with --data, or add these rows to it"
+    kinds = [k for stem in stems for k in (DATA_TYPES if stem == "spatial" else (stem,))]
+    return f"{path.parent} has {', '.join(kinds)}: choose among these with --mix, or add the file"
 
 
 def check_types(rows):
@@ -167,9 +179,7 @@ def read_splits(folder, kinds, limits, think=False):
     are thought about first. A missing val or test is made of scenes held out from train, the same
     for both; ood is optional.
     """
-    if folder is None:
-        raise UserError("name a folder of rows and pictures with --data")
-    folder, scored, splits = Path(folder), scored_kinds(kinds), {}
+    folder, scored, splits = data_folder(folder), scored_kinds(kinds), {}
     asked = think or "cold" in kinds
     rows = read_kinds(folder / "train", kinds, None, think)
     for split in [split for split in limits if (folder / split).is_dir()]:
@@ -188,7 +198,31 @@ def read_splits(folder, kinds, limits, think=False):
     splits = splits | {"train": rows}
     for kind in scored:
         check_types([row for own in splits.values() for row in rows_of(own, kind)])
+    expect_rationales([row for own in splits.values() for row in own], rows)
     return splits
+
+
+def expect_rationales(rows, train_rows):
+    """Mark the rows of a data set whose training rows have rationales: Row.after_rationale."""
+    taught = any(row.after_rationale for row in train_rows)
+    for row in rows:
+        row.after_rationale = taught
+
+
+def data_folder(folder):
+    """The folder of --data. UserError where it is none, or has no folder train to learn from."""
+    if not folder:
+        raise UserError("name a folder of rows and pictures with --data")
+    path = Path(folder)
+    if not path.is_dir():
+        found = "this is a file, not a folder" if path.exists() else "no such folder"
+        raise UserError(f"--data {folder}: {found}; name a folder of rows and pictures")
+    if not (path / "train").is_dir():
+        loose = sorted(file.name for file in path.glob("*.jsonl"))
+        files = f"move {', '.join(loose)} and the pictures" if loose else "put rows and pictures"
+        remedy = f"name {path.parent}" if path.name == "train" else f"{files} into {path / 'train'}"
+        raise UserError(f"--data {folder}: no folder train in it; {remedy}")
+    return path
 
 
 def held_out_pictures(folder):
@@ -214,7 +248,7 @@ def held_out_pictures(folder):
             f"{folder}: {len(scenes)} picture(s) are too few to hold any out for val and test; add "
             "pictures, or make the folders val and test beside train"
         )
-    order = sorted(scenes, key=lambda scene: zlib.crc32(scene.encode()))
+    order = sorted(scenes, key=lambda scene: zlib.crc32(scene.encode("utf-8", "replace")))
     return {folder / name for scene in order[:count] for name in scenes[scene]}
 
 
@@ -226,12 +260,17 @@ def scored_kinds(kinds):
 
 def parse_mixture(text):
     """{kind: share} of --mix. UserError where it is not written as kind=share,kind=share."""
+    parts = [part.strip().split("=") for part in text.split(",")]
     try:
-        shares = {k: float(share) for k, share in (part.split("=") for part in text.split(","))}
-    except ValueError:
-        raise UserError(f"--mix {text}: write it as localization=0.3,video=0.7") from None
-    if odd := [kind for kind, share in shares.items() if not 0 < share < math.inf]:
-        raise UserError(f"--mix {text}: the share of {odd[0]} must be above 0, and finite")
+        shares = {kind: float(share) for kind, share in parts if kind}
+    except ValueError:  # also where a part has no share
+        shares = {}
+    if len(shares) < len(parts):
+        raise UserError(f"--mix {text}: write it as localization=0.3,video=0.7, each kind once")
+    if odd := [kind for kind, share in shares.items() if not 0 < share <= 1e6]:
+        raise UserError(f"--mix {text}: the share of {odd[0]} must be above 0, up to a million")
+    if "spatial" in shares:
+        raise UserError(f"--mix {text}: say {', '.join(DATA_TYPES)} in place of spatial")
     return shares
 
 
@@ -255,7 +294,7 @@ def subset(rows, limit, seed=0):
 def data_name(folder):
     """What a data folder is called in tables: the name in its prepare.json, else the folder's."""
     path = Path(folder) / "prepare.json"
-    made = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    made = read_json(path) if path.is_file() else {}
     return made.get("recipe") or Path(folder).resolve().name
 
 
@@ -270,24 +309,22 @@ def check_row(raw, folder, where, file="spatial"):
     if not isinstance(raw, dict):
         raise UserError(f"{where}: a row must be a JSON object, not {type(raw).__name__}")
     raw = {field: value for field, value in raw.items() if value is not None}
+    for field, kind in OPTIONAL.items():
+        if not _is_a(raw.get(field, kind()), kind):
+            raise UserError(f"{where}: field '{field}' must be of type {kind.__name__}")
     if raw.get("solution"):
         raw = question_of_trace(raw, where)
-    for field, types in (
-        ("question_id", int),
-        ("question", str),
-        ("answer", (str, list)),
-        ("image", list),
-    ):
-        if not isinstance(raw.get(field), types):
+    for field, types in REQUIRED.items():
+        if not _is_a(raw.get(field), types):
             raise UserError(f"{where}: field '{field}' is missing or of the wrong type")
-    optional = {"task": str, "source": str, "rationale": str, "question_type": str}
-    for field, types in (optional | {"level": int, "sft_only": bool, "unit": str}).items():
-        if not isinstance(raw.get(field, types()), types):
-            raise UserError(f"{where}: field '{field}' must be of type {types.__name__}")
+    if not raw["question"].strip():
+        raise UserError(f"{where}: the question is empty")
+    if max(abs(raw["question_id"]), abs(raw.get("level", 0))) >= 1 << 53:  # JSON's exact integers
+        raise UserError(f"{where}: question_id and level must be smaller numbers")
     data_type, options = raw.get("data_type"), raw.get("options")
     if data_type not in DATA_TYPES:
         known = ", ".join(DATA_TYPES)
-        raise UserError(f"{where}: data_type is {data_type!r}, must be one of {known}")
+        raise UserError(f"{where}: data_type is {shown(data_type)}, must be one of {known}")
     if not raw["image"]:
         raise UserError(f"{where}: no images; every row asks about at least one")
     form, unit = check_answer(raw, where)
@@ -307,16 +344,30 @@ def check_row(raw, folder, where, file="spatial"):
         task=raw.get("task", ""),
         source=raw.get("source", ""),
         rationale=raw.get("rationale", ""),
-        solution=raw.get("solution") or "",
+        solution=raw.get("solution", ""),
+        frame_seconds=check_seconds(raw.get("frame_seconds", 0.5), where),
+        own_prompt="" if raw.get("solution") else raw.get("prompt", ""),
         think=bool(raw.get("solution")),
+        after_rationale=bool(raw.get("rationale")),
         sft_only=raw.get("sft_only", False),
     )
 
 
+def _is_a(value, types):
+    """isinstance, but true and false are no integers."""
+    return isinstance(value, types) and (types is bool or not isinstance(value, bool))
+
+
+def shown(value):
+    """A JSON value for a message: its repr in one line, cut where it is long or deep."""
+    cut = reprlib.Repr()
+    cut.maxstring = 80
+    return cut.repr(value)
+
+
 def question_of_trace(raw, where):
     """A cold-start row with its question and answer: those of its prompt and its solution."""
-    solution = raw["solution"]
-    parts = parse_thought(solution) if isinstance(solution, str) else None
+    parts = parse_thought(raw["solution"])
     if parts is None:
         form = "<think>...</think><answer>...</answer>"
         raise UserError(f"{where}: a solution must be {form} and nothing else")
@@ -346,48 +397,67 @@ def check_answer(raw, where):
     if unit is not None:
         check_number(answer, unit, where)
         return "number", unit
+    if not answer.strip():
+        raise UserError(f"{where}: the answer is empty")
     stated = parse_motion(answer) is not None
-    if stated and not MOTION.sub("", answer.lower()).strip(" ,;."):
+    if stated and not MOTION.sub("", answer.lower().translate(MINUS)).strip(" ,;."):
         return "motion", None
     return "text", None
 
 
+def check_seconds(seconds, where):
+    if type(seconds) not in (int, float) or not 0 < seconds <= 3600:
+        raise UserError(f"{where}: frame_seconds must be a number above 0, and at most 3600")
+    return float(seconds)
+
+
 def check_options(options, answer, where):
-    several = isinstance(options, list) and len(options) > 1
+    several = isinstance(options, list) and 1 < len(options) <= len(ascii_uppercase)
     if not (several and all(isinstance(option, str) for option in options)):
         raise UserError(
-            f"{where}: a choice needs its options, a list of two or more strings such as 'A. yes'"
+            f"{where}: a choice needs its options, a list of two or more strings (26 at most) "
+            "such as 'A. yes'"
         )
     for letter, option in zip(ascii_uppercase, options):
-        if not option.startswith(f"{letter}. "):
-            raise UserError(f"{where}: option {option!r} must start with '{letter}. '")
+        if not (option.startswith(f"{letter}. ") and option[3:].strip()):
+            raise UserError(
+                f"{where}: option {shown(option)} must start with '{letter}. ' and go on with words"
+            )
     if answer not in (letters := list(ascii_uppercase[: len(options)])):
         known = ", ".join(letters)
-        raise UserError(f"{where}: answer {answer!r} is none of the options' letters {known}")
+        raise UserError(f"{where}: answer {shown(answer)} is none of the options' letters {known}")
+    words = [option[3:].strip().casefold() for option in options]
+    if words.count(words[letters.index(answer)]) > 1:  # an answer in words could not be told apart
+        raise UserError(f"{where}: another option has the same words as the answer {answer}")
 
 
 def check_number(answer, unit, where):
+    if len(unit) > LONGEST:
+        raise UserError(f"{where}: unit {shown(unit)} is too long")
     try:
-        value = float(answer)
+        value = float(answer) if len(answer) <= LONGEST else math.nan
     except ValueError:
         value = math.nan
     is_size = unit == "" or any(unit_size(plain_units(unit), table) for table in (LENGTHS, AREAS))
-    if parse_number(answer, unit) != value or not math.isfinite(value) or (is_size and value < 0):
+    low = 0 if is_size else -1e300
+    if not low <= value <= 1e300 or parse_number(answer, unit) != value:
         least = ", 0 or more," if is_size else ""
-        raise UserError(f"{where}: answer {answer!r} must be a number{least} without its unit")
+        raise UserError(f"{where}: answer {shown(answer)} must be a number{least} without its unit")
 
 
 def check_box(item, where):
     box = item.get("bbox_2d") if isinstance(item, dict) else None
-    numbers = isinstance(box, list) and all(isinstance(v, (int, float)) for v in box)
+    numbers = isinstance(box, list) and all(_is_a(value, (int, float)) for value in box)
     if not (numbers and len(box) == 4):
         raise UserError(f"{where}: bbox_2d must be a list of four numbers [x1, y1, x2, y2]")
-    if not isinstance(item.get("label"), str):
+    if not (isinstance(item.get("label"), str) and item["label"].strip()):
         raise UserError(f"{where}: a box needs a label")
-    if not (0 <= box[0] < box[2] and 0 <= box[1] < box[3]):
-        raise UserError(f"{where}: box {box} is empty, inverted or starts outside its image")
+    if not (0 <= box[0] < box[2] < 1e9 and 0 <= box[1] < box[3] < 1e9):
+        raise UserError(f"{where}: box {shown(box)} is empty, inverted or starts outside its image")
     if max(box) <= 1:
-        raise UserError(f"{where}: box {box} must be in pixels, not in shares of the picture")
+        raise UserError(
+            f"{where}: box {shown(box)} must be in pixels, not in shares of the picture"
+        )
 
 
 def image_path(folder, name, where):
@@ -395,18 +465,22 @@ def image_path(folder, name, where):
     path = inside(folder, name) if isinstance(name, str) else None
     if path is None:
         raise UserError(
-            f"{where}: image path {name!r} leaves the data folder; use paths relative to {folder}"
+            f"{where}: image path {shown(name)} is none, or leaves the data folder; "
+            f"use paths relative to {folder}"
         )
     return path
 
 
 @lru_cache(maxsize=1 << 20)
 def inside(root, name):
-    """root/name, or None where that is not inside root: absolute, with `..`, or behind a link."""
+    """root/name, or None where that is no file inside root: absolute, `..`, or behind a link."""
     path = root / name
-    if Path(name).is_absolute():
+    try:
+        real, top = path.resolve(), root.resolve()
+    except (OSError, RuntimeError, ValueError):  # a loop of links, too long a name, or NUL in it
         return None
-    return path if path.resolve().is_relative_to(root.resolve()) else None
+    within = real != top and real.is_relative_to(top) and not Path(name).is_absolute()
+    return path if within else None
 
 
 # ---------------------------------------------------------------- pictures
@@ -444,7 +518,7 @@ def check_sizes(row):
         for item in row.answer:
             x2, y2 = item["bbox_2d"][2:]
             if x2 > width or y2 > height:
-                box = item["bbox_2d"]
+                box = shown(item["bbox_2d"])
                 raise UserError(
                     f"{row.where}: box {box} reaches outside its {width}x{height} image"
                 )

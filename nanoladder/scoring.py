@@ -16,8 +16,15 @@ from tqdm import tqdm
 from nanoladder.benchmarks import BENCHMARKS
 from nanoladder.files import read_jsonl, write_json, write_jsonl
 from nanoladder.pictures import draw_attention, draw_samples
-from nanoladder.predict import Journal, measure_attention, predict
+from nanoladder.predict import (
+    MAX_NEW_TOKENS,
+    PUBLISHED_TOKENS,
+    Journal,
+    measure_attention,
+    predict,
+)
 from nanoladder.schema import DATA_TYPES, data_name, file_of, read_kinds, rows_of, scored_kinds
+from nanoladder.strict import strict_accuracy
 from nanoladder.summaries import (
     best_constant_box,
     overall_interval,
@@ -30,6 +37,15 @@ from nanoladder.summaries import (
 from nanoladder.tables import as_text, overview, tables
 
 SHORT = {"single_image": "si", "multi_view": "mv", "video": "video"}  # as SPBench-SI and -MV
+# Where the published benchmarks' rows lie in the folder --real, and of which kinds they are.
+PUBLISHED = {
+    "vsibench": ("vsibench", ["video"]),
+    "spbench-si": ("spbench", ["single_image"]),
+    "spbench-mv": ("spbench", ["multi_view"]),
+    "cvbench": ("cvbench", ["single_image"]),
+    "sparbench": ("sparbench", ["single_image", "multi_view"]),
+    "viewspatial": ("viewspatial", ["single_image", "multi_view"]),
+}
 VAL_ROWS = 200  # rows of a score during training, all kinds together
 
 
@@ -86,11 +102,12 @@ class Scorer:
         samples=0,
         attention=False,
         blank=None,
+        max_new_tokens=None,
         **decoding,
     ):
         self.policy, self.summarize, self.runtime, self.name = policy, summarize, runtime, name
         self.samples, self.attention, self.blank = samples, attention, blank or {}
-        self.decoding = decoding
+        self.max_new_tokens, self.decoding = max_new_tokens, decoding
         self.journals = {
             file: Journal(Path(folder) / f"{file}.jsonl" if folder else None, runtime.main)
             for file in ("predictions", "shuffled", "samples", "attention")
@@ -101,7 +118,7 @@ class Scorer:
         scores = {}
         for kind in dict.fromkeys(row.kind for row in rows):
             asked = rows_of(rows, kind)
-            answers = predict(*self.policy, asked, self.runtime, title="validate", **self.decoding)
+            answers = self.predict(asked, title="validate")
             scores[kind] = self.summarize(kind, answers)
             if self.runtime.main:
                 tqdm.write(f"step {step}: validation, {kind}: {in_words(scores[kind])}")
@@ -116,7 +133,9 @@ class Scorer:
         for split, rows in splits.items():
             if split in BENCHMARKS:
                 answers = self.ask(rows, split, "score", "predictions")
-                scores[split] = summarize_benchmark(split, answers)
+                for row, answer in zip(rows, answers):
+                    answer["scores"]["strict"] = strict_accuracy(answer["answer"], row)
+                scores[split] = summarize_benchmark(split, answers) | count_cut(answers)
                 continue
             suffix, benchmarks = "-ood" if split == "ood" else "", {}
             for kind in dict.fromkeys(row.kind for row in rows):
@@ -134,17 +153,27 @@ class Scorer:
         self.runtime.say(as_text(tables(scores) + overview(scores)))
         return scores, self.journals["predictions"].records
 
+    def predict(self, rows, split="", **options):
+        """predict() with this scorer's decoding; by default a split has its own limit on tokens."""
+        published = split in BENCHMARKS
+        limit = PUBLISHED_TOKENS[rows[0].think] if published else MAX_NEW_TOKENS
+        options |= {"max_new_tokens": self.max_new_tokens or limit}
+        return predict(self.policy, rows, self.runtime, **options, **self.decoding)
+
     def ask(self, rows, split, title, file, **options):
         start, title = time.time(), f"{title}, {split}"
         options |= {"journal": self.journals[file], "about": {"split": split}, "title": title}
-        answers = predict(*self.policy, rows, self.runtime, **options, **self.decoding)
+        answers = self.predict(rows, split, **options)
         self.runtime.say(f"{title}: {len(rows)} rows in {time.time() - start:.1f} s")
+        for number in count_cut(answers).values():
+            limit = answers[0]["decoding"]["max_new_tokens"]
+            self.runtime.say(f"{title}: {number} answer(s) were cut at {limit} tokens")
         return answers
 
     def score_kind(self, rows, kind, split, benchmark):
         """(summary, predictions) of one kind of rows; of a benchmark also what guessing earns."""
         predictions = self.ask(rows, split, f"score {kind}", "predictions")
-        summary = self.summarize(kind, predictions)
+        summary = self.summarize(kind, predictions) | count_cut(predictions)
         if benchmark:
             mixed = self.ask(shuffled(rows), split, f"{kind} with shuffled pictures", "shuffled")
             set_beside(summary, "shuffled", self.summarize(kind, mixed))
@@ -160,7 +189,7 @@ class Scorer:
                 set_beside(summary, "consensus", self.summarize(kind, agreed))
         alone = rows[0].form == "boxes" and all(len(row.images) == 1 for row in rows)
         if self.attention and alone and self.runtime.main:  # row by row, so one rank does it
-            found = measure_attention(*self.policy, rows, predictions, self.journals["attention"])
+            found = measure_attention(self.policy, rows, predictions, self.journals["attention"])
             means = {key: float(np.mean([f[key] for f in found])) for key in ("inside", "area")}
             summary["attention"] = means
         return summary, predictions
@@ -179,6 +208,12 @@ def in_words(summary):
     return ", ".join(f"{name} {value}" for name, value in zip(numbers, shown))
 
 
+def count_cut(answers):
+    """{"cut": how many answers the limit on new tokens ended}, or {} where there is none."""
+    number = sum(answer["cut"] for answer in answers)
+    return {"cut": number} if number else {}
+
+
 def shuffled(rows):
     """The rows with the pictures of other rows: what is still answered right did not need its own.
 
@@ -189,7 +224,13 @@ def shuffled(rows):
     order = sorted(range(len(rows)), key=lambda i: rows[i].images)
     most = max(Counter(row.images for row in rows).values())
     taken = dict(zip(order, order[most:] + order[:most]))
-    return [dataclasses.replace(row, images=rows[taken[i]].images) for i, row in enumerate(rows)]
+    mixed = []
+    for i, row in enumerate(rows):
+        shown = {
+            name: getattr(rows[taken[i]], name) for name in ("images", "sizes", "frame_seconds")
+        }
+        mixed.append(dataclasses.replace(row, **shown))
+    return mixed
 
 
 def some(items, most=24):

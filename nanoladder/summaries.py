@@ -230,14 +230,20 @@ def set_beside(summary, name, other):
 
 
 def summarize_benchmark(name, predictions, seed=0):
-    """average() of a published benchmark's predictions, with the "interval" of "average"."""
-    rows = [
-        {"task": p["task"], "source": p["source"], "score": p["scores"]["accuracy"]}
-        for p in predictions
-    ]
+    """average() of a published benchmark's predictions, with the "interval" of "average".
+
+    "strict" holds the same averages of the scores by the original's reading (nanoladder/strict.py).
+    """
+    rows, strict = (
+        [
+            {"task": p["task"], "source": p["source"], "score": p["scores"][reading]}
+            for p in predictions
+        ]
+        for reading in ("accuracy", "strict")
+    )
     rng = np.random.default_rng(seed)
     draws = []
     for _ in range(RESAMPLES):
         drawn = [rows[i] for i in rng.integers(0, len(rows), len(rows))]
         draws.append(average(name, drawn)["average"])
-    return average(name, rows) | {"interval": interval(draws)}
+    return average(name, rows) | {"interval": interval(draws), "strict": average(name, strict)}

@@ -9,11 +9,12 @@ from nanoladder.summaries import macro
 
 
 class Table(NamedTuple):
-    """One table of a report. The first cell of each row is its name."""
+    """One table of a report. The first cell of each row is its name; a note explains columns."""
 
     title: str
     columns: tuple[str, ...]
     rows: list[tuple[str, ...]]
+    note: str = ""
 
 
 # Columns beside a benchmark's score, where they were measured: what answers earn without looking
@@ -27,6 +28,38 @@ PARTS = {
     "constant_iou": "constant box",
     "accuracy": "accuracy",
     "constant": "constant",
+}
+READINGS = (
+    "score: as nanoladder reads the answers. strict: as SpatialLadder's released evaluation reads "
+    "the same answers, so compare this column with its paper."
+)
+
+
+# What the headings of columns and rows mean; a report explains those that occur.
+HEADINGS = {
+    "average": "the mean over the question types, so that each type counts the same",
+    "NQ": "the mean over numeric questions, which are scored by mean relative accuracy (MRA)",
+    "MCQ": "the mean over multiple-choice questions, where an answer is right or wrong",
+    "right format": "share of answers with one think block and then one answer block",
+    "mean IoU": "mean intersection over union of the true and the predicted boxes",
+    "IoU >= 0.5": "share of the asked objects whose IoU is at least 0.5",
+    "label F1": "F1 score of the object names in the answers",
+    "valid JSON": "share of answers that are a list of boxes in valid JSON",
+    "accuracy": "the mean score of the answers, between 0 and 1",
+    "95 %": "the 95 % confidence interval, from a bootstrap over the rows",
+    "constant": "the score of the one answer, or box, that is best on the training rows",
+    "shuffled": "the score when each question gets the pictures of another one",
+    "blank": "the score of a model that was trained on blank pictures",
+    "sampled": "the mean score of answers sampled at temperature 1",
+    "consensus": "the score of the sampled answer on which most samples agree",
+    "entropy": "semantic entropy of the sampled answers; 0 when all of them mean the same",
+    "attention in boxes": "share of the attention on the picture that the asked objects' boxes get",
+    "area of boxes": "share of the picture in these boxes, which even attention would give them",
+    "level": "difficulty of the picture; a higher level is harder",
+    "ood": "rows out of domain, which differ from the training rows",
+    "strict": "the score of the same answers as SpatialLadder's released evaluation reads them",
+    "cut answers": "number of answers that the limit on new tokens ended (--max-new-tokens)",
+    "n": "number of rows",
 }
 
 
@@ -93,7 +126,7 @@ def plain_table(title, summary):
         cells = [f"{s[part]:.3f}" for part in shown]
         rows.append((name, *cells, f"{low:.3f}-{high:.3f}", str(s["n"])))
     columns = ("", *(PARTS[part] for part in shown), f"95 % of {PARTS[shown[0]]}", "n")
-    return Table(title, columns, rows)
+    return Table(title, columns, rows + cut_row(summary, columns))
 
 
 def spatial_table(title, summary):
@@ -122,17 +155,27 @@ def spatial_table(title, summary):
     rows.append(("mean over rows (micro)", percent(summary["micro"]), "", *empty, n))
     if "format" in summary:
         rows.append(("right format", percent(summary["format"]), "", *empty, n))
-    return Table(f"{title}, %", ("", "score", "95 %", *beside, "n"), rows)
+    columns = ("", "score", "95 %", *beside, "n")
+    return Table(f"{title}, %", columns, rows + cut_row(summary, columns))
 
 
 def benchmark_table(title, summary):
     """Tasks of a published benchmark, the parts that its authors tell apart, and its averages."""
-    tasks = summary["tasks"].items()
-    rows = [(task, percent(t["score"]), "", str(t["n"])) for task, t in tasks]
+    columns, strict, rows = ("", "score", "strict", "95 %", "n"), summary["strict"], []
+    for task, t in summary["tasks"].items():
+        scores = (percent(t["score"]), percent(strict["tasks"][task]["score"]))
+        rows.append((task, *scores, "", str(t["n"])))
     parts = [name for name, v in summary.items() if isinstance(v, float) and name != "average"]
-    rows += [(name, percent(summary[name]), "", "") for name in parts]
-    average = percent(summary["average"]), percents(summary["interval"]), str(summary["n"])
-    return Table(f"{title}, %", ("", "score", "95 %", "n"), [*rows, ("average", *average)])
+    rows += [(name, percent(summary[name]), percent(strict[name]), "", "") for name in parts]
+    average = percent(summary["average"]), percent(strict["average"])
+    rows.append(("average", *average, percents(summary["interval"]), str(summary["n"])))
+    return Table(f"{title}, %", columns, rows + cut_row(summary, columns), READINGS)
+
+
+def cut_row(summary, columns):
+    """[the row that counts answers which the limit on new tokens ended], or [] without any."""
+    number = summary.get("cut")
+    return [("cut answers", *[""] * (len(columns) - 2), str(number))] if number else []
 
 
 def percent(value):
@@ -151,7 +194,7 @@ def as_text(found):
     for table in found:
         every = (table.columns, *table.rows)
         widths = [max(len(row[i]) for row in every) for i in range(len(table.columns))]
-        lines += ["", table.title]
+        lines += ["", table.title, *filter(None, [table.note])]
         for name, *cells in every:
             numbers = "".join(f"  {cell:>{width}}" for cell, width in zip(cells, widths[1:]))
             lines.append(f"  {name:<{widths[0]}}{numbers}".rstrip())

@@ -12,15 +12,20 @@ from pathlib import Path
 import tokenizers
 from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 
+from nanoladder.command import UserError
+from nanoladder.files import write_json
+from nanoladder.prompts import DEFAULT, PromptSet
+
 # Qwen2.5-VL's own names. The first is padding, the third ends an assistant's turn.
 SPECIAL_TOKENS = [
     "<|endoftext|>", "<|im_start|>", "<|im_end|>",
     "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>",
 ]  # fmt: skip
 
-SYSTEM = "You are a helpful assistant."  # Qwen's chat template adds it where there is no other
+SYSTEM = "You are a helpful assistant."  # what Qwen's chat template says by itself
 # Files beside tokenizer.json that are kept as they are, because transformers opens them.
 COMPANIONS = ("tokenizer_config.json", "chat_template.json", "chat_template.jinja")
+PROMPTS = "prompts.json"  # the prompt set with which the checkpoint was trained
 CONFIG = {
     "tokenizer_class": "PreTrainedTokenizerFast",
     "eos_token": "<|im_end|>",
@@ -40,18 +45,16 @@ SPLIT = (
 
 
 class Tokenizer:
-    """ids for text, ChatML pieces for conversations.
+    """ids for text, ChatML pieces for conversations, and the prompt set of the questions.
 
     >>> tok.decode(tok.question("Locate the bed."))
     'Locate the bed.<|im_end|>\\n<|im_start|>assistant\\n'
     """
 
-    def __init__(self, bpe, companions=None):
-        self.bpe = bpe
-        self.companions = companions or {
-            COMPANIONS[0]: json.dumps(CONFIG, indent=2)
-        }  # texts by file name
-        self.has_system = any(SYSTEM in text for text in self.companions.values())
+    def __init__(self, bpe, companions=None, prompts=DEFAULT):
+        self.bpe, self.prompts = bpe, prompts
+        self.companions = companions or {COMPANIONS[0]: json.dumps(CONFIG, indent=2)}
+        self.system = SYSTEM if any(SYSTEM in text for text in self.companions.values()) else None
         bpe.encode_special_tokens = True  # a special token's name in a user's text stays text
         missing = [name for name in SPECIAL_TOKENS if bpe.token_to_id(name) is None]
         if missing:
@@ -79,20 +82,36 @@ class Tokenizer:
 
     @classmethod
     def load(cls, folder):
-        """The tokenizer of a Hugging Face folder. ValueError where it holds none."""
+        """The tokenizer of a Hugging Face folder. UserError where it holds none."""
         folder = Path(folder)
         path = folder / "tokenizer.json"
         if not path.is_file():
-            raise ValueError(f"{path}: no such file; a checkpoint folder holds its tokenizer.json")
-        paths = [folder / name for name in COMPANIONS if (folder / name).is_file()]
-        found = {path.name: path.read_text(encoding="utf-8") for path in paths}
-        return cls(tokenizers.Tokenizer.from_file(str(path)), found)
+            raise UserError(f"{path}: no such file; a checkpoint folder holds its tokenizer.json")
+        paths, found = [folder / name for name in COMPANIONS if (folder / name).is_file()], {}
+        try:
+            bpe = tokenizers.Tokenizer.from_file(str(path))
+            for path in paths:
+                found[path.name] = path.read_text(encoding="utf-8")
+        except Exception as error:  # tokenizers raises nothing narrower
+            raise UserError(f"{path}: damaged or not a tokenizer's ({error})") from None
+        own = folder / PROMPTS
+        prompts = PromptSet.load(own) if own.is_file() else DEFAULT
+        try:
+            return cls(bpe, found, prompts)
+        except ValueError as error:
+            raise UserError(f"{folder}: {error}") from None
+
+    def use_prompts(self, path):
+        """Ask in the prompt set of a JSON file from now on; None keeps the checkpoint's own."""
+        if path is not None:
+            self.prompts = PromptSet.load(path)
 
     def save(self, folder):
-        """Write tokenizer.json and its companions, so that transformers opens the folder."""
+        """Write tokenizer.json, its companions and the prompts, so that transformers opens it."""
         self.bpe.save(str(Path(folder) / "tokenizer.json"))
         for name, text in self.companions.items():
             (Path(folder) / name).write_text(text, encoding="utf-8")
+        write_json(Path(folder) / PROMPTS, dataclasses.asdict(self.prompts))
 
     def __len__(self):
         return self.bpe.get_vocab_size()
@@ -106,21 +125,17 @@ class Tokenizer:
         return self.bpe.decode(list(ids), skip_special_tokens=False)
 
     # ChatML, in the three pieces that training and generation put together:
-    #   <|im_start|>user\n<|vision_start|>..<|vision_end|>   prefix, shared by every question; that
-    #                                           of a published Qwen begins with a system turn
+    #   <|im_start|>user\n<|vision_start|>..<|vision_end|>   prefix, shared by every question, after
+    #                                                        the system turn where there is one
     #   question<|im_end|>\n<|im_start|>assistant\n           question
     #   answer<|im_end|>                                      answer, the only piece with a loss
 
     def prefix(self, token_counts, is_video=False):
         """Opening of the user's turn, with a run of places for each image, or for the video."""
-        ids = []
-        if self.has_system:
-            ids += [
-                self.im_start_id,
-                *self.encode("system\n" + SYSTEM),
-                self.im_end_id,
-                *self.encode("\n"),
-            ]
+        system, ids = self.system if self.prompts.system is None else self.prompts.system, []
+        if system is not None:
+            turn = self.encode("system\n" + system)
+            ids += [self.im_start_id, *turn, self.im_end_id, *self.encode("\n")]
         ids += [self.im_start_id, *self.encode("user\n")]
         place = self.video_id if is_video else self.image_id
         for count in token_counts:

@@ -2,6 +2,7 @@
 
 import base64
 import importlib
+import os
 import subprocess
 import sys
 import zipfile
@@ -13,6 +14,15 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 torch.set_num_threads(2)
+# The environment of a machine whose terminal and files know ASCII only.
+POOR = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
+
+
+def torchrun():
+    """The beginning of a command that runs a script on two ranks. Skips the test on Windows."""
+    if os.name == "nt":
+        pytest.skip("PyTorch for Windows may lack libuv, without which torchrun does not start")
+    return [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +37,7 @@ def prepare(folder, *flags):
     """Make a small rooms data set in the folder; flags override the numbers given here."""
     command = [sys.executable, "-m", "data.rooms.prepare", "--out", str(folder)]
     command += ["--pictures", "24", "--held-out", "8", "--view-sets", "0", "--videos", "0", *flags]
-    return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, encoding="utf-8")
 
 
 # ---------------------------------------------------------------- Qwen's own vocabulary

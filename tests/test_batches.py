@@ -2,7 +2,9 @@
 
 import dataclasses
 from collections import Counter
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,23 +21,26 @@ from nanoladder.batches import (
     plan_mixture,
     take_turns,
 )
+from nanoladder.command import UserError
 from nanoladder.image import ImageConfig
-from nanoladder.model import PRESETS, Qwen2_5_VL
+from nanoladder.model import PRESETS, Config, Qwen2_5_VL, VisionConfig, mrope_position_ids
 from nanoladder.schema import check_images, check_row, read_rows
 from nanoladder.tokenizer import Tokenizer, config_for_tokenizer
 
 CONFIG = ImageConfig(patch_size=8, coordinates=True)
 
 
-@pytest.mark.parametrize("data_type, frames, grids, times", [
+@pytest.mark.parametrize("data_type, frames, grids, seconds, times", [
     # An odd frame is repeated. Two frames are one second at two frames a second.
-    ("video", 5, [(3, 12, 12)], [0, 2, 4]),
-    ("multi_view", 3, [(1, 12, 12)] * 3, [0]),
+    ("video", 5, [(3, 12, 12)], {}, [0, 2, 4]),
+    ("video", 5, [(3, 12, 12)], {"frame_seconds": 3}, [0, 12, 24]),
+    ("video", 4, [(2, 12, 12)], {"frame_seconds": 0.4}, [0, 1]),
+    ("multi_view", 3, [(1, 12, 12)] * 3, {"frame_seconds": 3}, [0]),
 ])  # fmt: skip
-def test_frames_become_a_video_and_views_images(tmp_path, data_type, frames, grids, times):
+def test_frames_become_a_video_and_views_images(tmp_path, data_type, frames, grids, seconds, times):
     noise = np.random.default_rng(0).integers(0, 255, (96, 96, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "a.png")
-    raw = {"question_id": 1, "question": "How high?", "image": ["a.png"] * frames}
+    raw = {"question_id": 1, "question": "How high?", "image": ["a.png"] * frames} | seconds
     row = check_row(
         raw | {"answer": "87", "unit": "cm", "data_type": data_type}, tmp_path, "rows.jsonl:1"
     )
@@ -50,6 +55,29 @@ def test_frames_become_a_video_and_views_images(tmp_path, data_type, frames, gri
     assert shown.unique().tolist() == times
     ending = "Answer with a number.<|im_end|>\n<|im_start|>assistant\n"
     assert tok.decode(ids).endswith(ending)
+
+
+def test_the_times_of_a_video_equal_transformers():
+    """In float32, at any rate of tokens and of frames (transformers' get_rope_index)."""
+    theirs = pytest.importorskip("transformers", minversion="5.3").Qwen2_5_VLModel
+    rng = np.random.default_rng(0)
+    for trial in range(300):
+        tokens = [int(rng.integers(1, 60)), float(rng.uniform(0.1, 60))][trial % 4 == 0]
+        seconds = 2 / float(rng.choice([1, 2, 3, 7, 24, 25, 29.97, 30, rng.uniform(0.05, 60)]))
+        steps = int(rng.integers(1, 400))
+        model = dataclasses.replace(
+            Config(), vision=dataclasses.replace(VisionConfig(), tokens_per_second=tokens)
+        )
+        ids = torch.tensor([[5, *[model.video_token_id] * steps]])
+        vision = SimpleNamespace(spatial_merge_size=2, tokens_per_second=tokens)
+        place = partial(theirs.get_vision_position_ids, None)
+        own = SimpleNamespace(config=SimpleNamespace(vision_config=vision))
+        own.get_vision_position_ids = place
+        is_video = 2 * (ids == model.video_token_id).int()
+        grids = torch.tensor([[steps, 2, 2]])
+        wanted, _ = theirs.get_rope_index(own, ids, is_video, None, grids, torch.tensor([seconds]))
+        found, _ = mrope_position_ids(ids[0], [], [(steps, 2, 2)], [seconds], model)
+        assert torch.equal(found, wanted[:, 0]), (tokens, seconds, steps)
 
 
 # ---------------------------------------------------------------- one sequence
@@ -114,6 +142,21 @@ def test_a_sequence_asks_rows_of_one_kind_about_the_same_pictures(loaded):
     assert sum(map(len, groups)) == 2 * len(rows)
     assert all(len({(row.kind, row.images) for row in group}) == 1 for group in groups)
     assert len({(group[0].kind, group[0].images) for group in groups}) == len(groups)
+
+
+@pytest.mark.parametrize("change", [{"frame_seconds": 2.0}, {"data_type": "video"}])
+def test_rows_that_show_the_same_pictures_otherwise_are_not_packed(loaded, change):
+    rows, tok, config = loaded
+    other = dataclasses.replace(rows[0], **change)
+    assert len(Dataset([rows[0], other], tok, CONFIG, config).groups) == 2
+
+
+@pytest.mark.parametrize("seconds", [0, -1, True, "2", [1], float("inf"), 10**400])
+def test_seconds_of_a_frame_that_make_no_sense_are_refused(seconds):
+    raw = {"question_id": 1, "question": "?", "answer": "a", "image": ["a.png"]}
+    raw |= {"data_type": "video", "frame_seconds": seconds}
+    with pytest.raises(UserError, match="rows.jsonl:1: .*frame_seconds"):
+        check_row(raw, Path("data"), "rows.jsonl:1")
 
 
 def test_extra_tensors_of_a_recipe_reach_the_batch(loaded):

@@ -1,5 +1,6 @@
 """The averages of the benchmarks equal a second implementation on arrays, for random scores."""
 
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,8 @@ import pytest
 
 from nanoladder.benchmarks import BENCHMARKS, CV_SOURCES, SPAR_LEVELS, VSI_TASKS, average
 from nanoladder.command import UserError
-from nanoladder.rewards import parse_motion, relative_accuracy, score_answer
+from nanoladder.motion import parse_motion
+from nanoladder.rewards import relative_accuracy, score_answer
 from nanoladder.schema import check_row
 
 NUMERIC = [
@@ -155,11 +157,11 @@ def motion_score(said, truth):
     hits, signs = 0, {"right": 1, "up": 1, "forward": 1, "left": -1, "down": -1, "backward": -1}
     for pair in AXIS_NAMES:
         p, g = (
-            sum(signs[name.split("_")[1]] * steps.get(name, 0) for name in pair.split())
+            Fraction(sum(signs[name.split("_")[1]] * steps.get(name, 0) for name in pair.split()))
             for steps in (said, truth)
         )
         error = abs(p - g) if g == 0 else abs((p - g) / g)
-        hits += sum(error <= 1 - k / 100 for k in range(50, 100, 5))
+        hits += sum(error <= 1 - Fraction(k, 100) for k in range(50, 100, 5))
     return hits / 50
 
 

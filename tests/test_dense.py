@@ -104,7 +104,7 @@ def test_every_image_token_has_its_square_of_the_board():
 
 def test_the_dense_loss_is_its_definition(rooms):
     """A mean over cells for each thing asked, where objects weigh more for names and the floor."""
-    model, tok, image_config = Policy.load(BASE)
+    model, tok, image_config, _ = Policy.load(BASE)
     row = read_rows(rooms / "train" / "seeing.jsonl")[0]
     extra = partial(dense_targets, image_config=image_config)
     example = Dataset([row], tok, image_config, model.config, extra=extra)[0, 0, 0]

@@ -149,20 +149,30 @@ def test_prompts_of_one_length_need_no_mask_and_give_the_same(model, prompts):
     assert out.ids[0].tolist() == out.ids[1].tolist() == greedy(model, prompts[0], 12, EOS)
 
 
-def test_greedy_equals_transformers(model, prompts, tmp_path):
+@pytest.fixture(scope="module")
+def theirs(model, tmp_path_factory):
+    """The same model in transformers."""
     transformers = pytest.importorskip("transformers", minversion="5.3")
-    save(tmp_path / "tiny", model)
-    theirs = transformers.Qwen2_5_VLForConditionalGeneration.from_pretrained(tmp_path / "tiny")
-    out = generate(model, prompts, 16, EOS, banned_ids=BANNED)
-    for prompt, ids, mask in zip(prompts, out.ids, out.mask):
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    save(folder, model)
+    return transformers.Qwen2_5_VLForConditionalGeneration.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("ends, penalty", [(EOS, 1.0), ([11, 1, 23, 34], 1.05), (EOS, 1.3)])
+def test_greedy_equals_transformers(model, theirs, prompts, ends, penalty):
+    out = generate(model, prompts, 16, ends, banned_ids=BANNED, repetition_penalty=penalty)
+    free = generate(model, prompts, 16, ends, banned_ids=BANNED)
+    assert penalty < 1.3 or out.ids.tolist() != free.ids.tolist()
+    for prompt, ids, mask, cut in zip(prompts, out.ids, out.mask, out.cut(ends)):
         inputs = torch.tensor([prompt["input_ids"]])
         kwargs = {"input_ids": inputs, "mm_token_type_ids": (inputs == IMAGE).int()}
         if prompt["grid_thw"]:
             grids = torch.tensor(prompt["grid_thw"])
             kwargs |= {"pixel_values": prompt["pixel_values"], "image_grid_thw": grids}
-        kwargs |= {"max_new_tokens": 16, "do_sample": False, "eos_token_id": EOS, "pad_token_id": 0}
-        wanted = theirs.generate(**kwargs, suppress_tokens=BANNED)
-        assert ids[mask].tolist() == wanted[0, inputs.shape[1] :].tolist()
+        kwargs |= {"max_new_tokens": 16, "do_sample": False, "eos_token_id": ends}
+        kwargs |= {"pad_token_id": 0, "repetition_penalty": penalty, "suppress_tokens": BANNED}
+        wanted = theirs.generate(**kwargs)[0, inputs.shape[1] :].tolist()
+        assert ids[mask].tolist() == wanted and cut == (wanted[-1] not in ends)
 
 
 def test_groups_lie_together_and_start_from_their_own_prompt(model, prompts):
@@ -260,7 +270,7 @@ def expected_answer(question, paths, data_type, tokens):
     """The shipped base's greedy answer to a question about pictures."""
     row = Row(1, question, "", tuple(paths), data_type, data_type, "text", "here")
     check_images([row])
-    model, tokenizer, image_config = Policy.load(BASE)
+    model, tokenizer, image_config, _ = Policy.load(BASE)
     prompt = encode_prompt(row, tokenizer, image_config, model.config, ask=True)
     banned = tokenizer.vision_ids
     out = generate(model, [prompt], tokens, tokenizer.eos_ids, banned_ids=banned)
@@ -311,6 +321,6 @@ def test_command_names_what_is_missing(pictures, tmp_path):
         with pytest.raises(UserError, match="name pictures with --image"):
             ask.main(argv)
     command = [sys.executable, "-m", "nanoladder.generate", "--image", "gone.png", "Where is it?"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8")
     assert done.returncode == 2 and not done.stdout and "Traceback" not in done.stderr
-    assert done.stderr.splitlines()[-1] == "error: --image: gone.png: no such image"
+    assert done.stderr.splitlines()[-1] == "error: --image: gone.png: no such image file"

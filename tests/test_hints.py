@@ -53,9 +53,18 @@ def test_hints_tell_what_the_truth_says(spatial_rooms):
     assert checked > 10
 
 
-def test_a_folder_with_hints_is_written_and_read(spatial_rooms, tmp_path, capsys):
+def test_a_folder_with_hints_is_written_and_read(spatial_rooms, tmp_path, capsys, monkeypatch):
     out = tmp_path / "hints"
     flags = ["--data", str(spatial_rooms), "--out", str(out)]
+
+    def stop(source, target):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(hints, "_link", stop)
+        with pytest.raises(KeyboardInterrupt):
+            hints.main(flags)
+    assert not list(tmp_path.iterdir())  # nothing half made stays
     hints.main([*flags, "--hints", "boxes"])
     printed = capsys.readouterr().out
     assert sorted(path.name for path in out.iterdir()) == ["ood", "test"]

@@ -1,13 +1,23 @@
 """Pictures against transformers' Qwen2VLImageProcessor (the PIL one), bit for bit."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+import eval as evaluate
+import rl
+import train
+from nanoladder.checkpoint import EVAL_PIXELS, TRAIN_PIXELS, PixelLimits, Policy, load_image_config
+from nanoladder.command import UserError, parse
+from nanoladder.files import write_json
+from nanoladder.hf_config import image_config_to_hf
 from nanoladder.image import (
     ImageConfig,
     blank_images,
+    image_tokens,
     patchify,
     preprocess,
     preprocess_video,
@@ -15,6 +25,7 @@ from nanoladder.image import (
     resized_size,
     smart_resize,
 )
+from nanoladder.photos import to_rgb
 
 NANO = ImageConfig(patch_size=8, min_pixels=32 * 32, max_pixels=96 * 96)
 PUBLISHED = ImageConfig()
@@ -31,12 +42,28 @@ def processor(config):
     )
 
 
+def transparent_images():
+    """Pictures of every mode that can be transparent in part."""
+    alpha = Image.fromarray(noise(50, 71, 7)[..., 0])
+    colours = Image.fromarray(noise(50, 71, 8))
+    grey, palette = colours.convert("L"), colours.convert("P")
+    images = [colours.copy(), grey.copy()]
+    for image in images:
+        image.putalpha(alpha)  # RGBA and LA
+    for image, transparency in [(palette, 3), (palette, bytes(range(256))), (grey, 100)]:
+        images.append(image.copy())
+        images[-1].info["transparency"] = transparency  # as in a PNG's tRNS
+    colours.info["transparency"] = colours.getpixel((5, 6))
+    return [*images, colours]
+
+
 @pytest.mark.parametrize("config", [NANO, PUBLISHED])
 def test_stills_equal_transformers(config):
     sizes = [(96, 96), (96, 96), (50, 71), (9, 300), (968, 1296), (40, 40), (25, 27)]
     images = [Image.fromarray(noise(*size, seed)) for seed, size in enumerate(sizes)]
-    images += [images[2].convert("L"), images[2].convert("RGBA"), images[2].convert("P")]
-    pixel_values, grids = preprocess(images, config)
+    images += [images[2].convert(mode) for mode in ("1", "L", "LA", "P", "RGBA", "CMYK", "YCbCr")]
+    images += transparent_images()
+    pixel_values, grids = preprocess([to_rgb(image) for image in images], config)
     expected = processor(config)(images, return_tensors="pt")
     assert [list(grid) for grid in grids] == expected["image_grid_thw"].tolist()
     assert torch.equal(pixel_values, expected["pixel_values"])
@@ -68,7 +95,7 @@ def test_smart_resize_equals_transformers():
 def test_smart_resize_rounds_ties_to_even_and_refuses_extreme_aspect_ratios():
     assert smart_resize(42, 70, 28, 1, 10**9) == (56, 56)  # 1.5 -> 2 and 2.5 -> 2
     assert smart_resize(968, 1296, 28, 56 * 56, 1280 * 28 * 28) == (840, 1148)
-    with pytest.raises(ValueError, match="200"):
+    with pytest.raises(ValueError, match="2001 x 10 image is too narrow"):
         smart_resize(10, 2001, 28, 1, 10**9)
 
 
@@ -118,6 +145,74 @@ def test_blank_images_all_look_the_same():
     other, same_grid = preprocess([noise(96, 96, 1)], blank_images(NANO))
     assert grid == same_grid and torch.allclose(one, other, atol=1e-6)
     assert not torch.allclose(preprocess([noise(96, 96)], NANO)[0], one, atol=1e-6)
+
+
+def test_what_a_picture_costs():
+    assert image_tokens((1296, 968), PUBLISHED) == 30 * 41
+    for limits, tokens in ((TRAIN_PIXELS, 9 * 13), (EVAL_PIXELS, 19 * 26)):
+        config = dataclasses.replace(PUBLISHED, **limits)
+        assert image_tokens((1296, 968), config) == tokens
+        _, ((_, rows, columns),) = preprocess([noise(968, 1296)], config)
+        assert rows * columns == 4 * tokens
+
+
+# ---------------------------------------------------------------- --min-pixels and --max-pixels
+
+
+def limited(**flags):
+    policy = Policy(None, None, PUBLISHED)
+    return policy.limit_pixels(PixelLimits(**flags)).image_config
+
+
+def test_flags_limit_the_pixels_of_a_checkpoint():
+    assert limited() == PUBLISHED
+    assert limited(max_pixels=100_000) == dataclasses.replace(PUBLISHED, max_pixels=100_000)
+    assert limited(min_pixels=784, max_pixels=784).max_pixels == 784
+
+
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        ({"max_pixels": 783}, "--max-pixels 783 is below one image token, 784 pixels"),
+        ({"min_pixels": 1}, "--min-pixels 1 is below one image token"),
+        ({"max_pixels": 3000}, "--min-pixels 3136 is above --max-pixels 3000"),
+        ({"min_pixels": 5000, "max_pixels": 4000}, "--min-pixels 5000 is above --max-pixels 4000"),
+    ],
+)
+def test_limits_that_make_no_sense_are_refused_by_their_flags(flags, words):
+    with pytest.raises(UserError, match=words):
+        limited(**flags)
+
+
+def test_limits_are_kept_in_the_checkpoint_and_read_by_transformers(tmp_path):
+    qwen2_vl = pytest.importorskip("transformers.models.qwen2_vl.image_processing_pil_qwen2_vl")
+    config = limited(**TRAIN_PIXELS)
+    write_json(tmp_path / "preprocessor_config.json", image_config_to_hf(config))
+    assert load_image_config(tmp_path) == config
+    theirs = qwen2_vl.Qwen2VLImageProcessorPil.from_pretrained(tmp_path)
+    image = Image.fromarray(noise(968, 1296))
+    assert torch.equal(
+        preprocess([image], config)[0], theirs([image], return_tensors="pt")["pixel_values"]
+    )
+
+
+def test_with_real_weights_the_scripts_take_the_limits_of_the_paper(tmp_path):
+    for script in (train, rl):
+        s = parse(script.Settings, ["--model", str(tmp_path)], script.presets)
+        assert (s.min_pixels, s.max_pixels) == (16 * 784, 128 * 784)
+        s = parse(script.Settings, ["--data", str(tmp_path)], script.presets)
+        assert (s.min_pixels, s.max_pixels) == (None, None)
+    model, published = ["--model", str(tmp_path)], ["--bench", "localization", "vsibench"]
+    for config, flags, limit in [
+        (PUBLISHED, published, 512 * 784),
+        (PUBLISHED, ["--bench", "localization"], None),  # the checkpoint's own
+        (PUBLISHED, [], None),
+        (PUBLISHED, [*published, "--max-pixels", "50000"], 50000),
+        (NANO, published, None),
+    ]:
+        write_json(tmp_path / "preprocessor_config.json", image_config_to_hf(config))
+        s = parse(evaluate.Settings, [*model, *flags], evaluate.presets)
+        assert s.max_pixels == limit
 
 
 def test_boxes_are_resized_with_their_picture_and_back():

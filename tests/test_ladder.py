@@ -1,11 +1,17 @@
 """train.py --stage all: which commands it runs, that it goes on where it stopped, and its table."""
 
 import json
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
 import train
+from data.rooms import recipe
 from nanoladder import ladder
 from nanoladder.command import UserError
 from nanoladder.files import read_json
@@ -34,8 +40,8 @@ def calls(monkeypatch):
     return given
 
 
-def climb(out, *flags):
-    train.main(["--stage", "all", "--out", str(out), *flags])
+def climb(out, *flags, stages="all"):
+    train.main(["--stage", stages, "--out", str(out), *flags])
 
 
 def value_of(flag, command):
@@ -67,11 +73,13 @@ def test_each_stage_starts_from_the_one_before_and_all_are_scored(calls, tmp_pat
     overall = f"{100 * rows['rl']['overall']:.1f}"
     assert [line[4] for line in lines if line and line[0] == "rl"] == [overall]
     calls.clear()
-    climb(tmp_path, "--seed", "3", "--data-types", "video")
+    for stages in ("all", "1,2,cold,3"):
+        climb(tmp_path, "--seed", "3", "--data-types", "video", stages=stages)
     assert calls == []  # nothing is done twice
-    for other in (["--seed", "3"], ["--seed", "3", "--data-types", "video", "--skip", "1"]):
-        with pytest.raises(UserError, match="holds a ladder with --(data-types|skip)"):
-            climb(tmp_path, *other)
+    with pytest.raises(UserError, match="other settings: --data-types .'video'., not .'single_i"):
+        climb(tmp_path, "--seed", "3")
+    with pytest.raises(UserError, match="other settings: --stage 1,2,cold,3, not 2,cold"):
+        climb(tmp_path, "--seed", "3", "--data-types", "video", stages="2,cold")
     assert calls == []
 
 
@@ -85,7 +93,7 @@ def test_a_folder_of_ones_own_is_handed_to_every_command(calls, tmp_path):
 def test_a_skipped_stage_and_a_killed_one(calls, tmp_path):
     (tmp_path / "stage2").mkdir()
     (tmp_path / "stage2" / "state.safetensors").touch()
-    climb(tmp_path, "--skip", "1", "cold")
+    climb(tmp_path, stages="2,3")
     second, third = calls[:2]
     assert second[:3] == ["train.py", "--stage", "2"]
     assert "--resume" in second and "--init" not in second
@@ -95,6 +103,52 @@ def test_a_skipped_stage_and_a_killed_one(calls, tmp_path):
 
 def test_flags_that_belong_to_a_stage_are_refused(calls, tmp_path):
     for flags in (["--lr", "1"], ["--recipe", "rooms"], ["--resume"]):
-        with pytest.raises(UserError, match="--stage all"):
-            climb(tmp_path, *flags)
+        for stages in ("all", "1,cold"):
+            with pytest.raises(UserError, match="a ladder (takes|goes on by itself)"):
+                climb(tmp_path, *flags, stages=stages)
     assert not calls
+
+
+@pytest.mark.parametrize("stages", ["1,x", "2,1", "1,1", "1,", ",", "0,1", "all,1", "1, 2", "x"])
+def test_odd_lists_of_stages_are_refused(calls, tmp_path, stages):
+    with pytest.raises(UserError, match=f"--stage {stages}: name one of 0, 1, 2 and cold") as error:
+        climb(tmp_path, stages=stages)
+    assert not calls and "\n" not in str(error.value) and not list(tmp_path.iterdir())
+
+
+def test_stage_3_is_named_by_its_script(calls, tmp_path):
+    with pytest.raises(UserError, match="the script of stage 3 is rl.py"):
+        climb(tmp_path, stages="3")
+
+
+def test_relative_paths_mean_where_the_user_stands(tmp_path, monkeypatch):
+    """In the scripts of a ladder, and where the rooms are made."""
+    started = []
+    for module in (ladder, recipe):
+        monkeypatch.setattr(module, "run_child", lambda *a, **o: started.append((*a, o)) or 0)
+    monkeypatch.chdir(tmp_path)
+    ladder.call(["train.py", "--data", "mine"])
+    recipe.Rooms().make("mine", "1", ["localization"])
+    (script, options), (maker, _) = started
+    assert str(ROOT / "train.py") in script and "mine" in script and "cwd" not in options
+    assert str(tmp_path / "mine") in maker
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows ends a process without a signal")
+def test_a_signal_ends_the_child_before_its_parent(tmp_path):
+    """The child is a script that saves when it is stopped, and so does the parent after it."""
+    save = "lambda argv: (open(argv[0], 'w').close(), time.sleep(60))"
+    child = f"import sys, time; from nanoladder.process import run_script; run_script({save})"
+    started, printed = tmp_path / "started", tmp_path / "printed"
+    parent = (
+        "import sys; from nanoladder.process import run_child, run_script\n"
+        f"run_script(lambda argv: run_child([sys.executable, '-c', {child!r}, *argv]))"
+    )
+    with open(printed, "wb") as stream:
+        command = [sys.executable, "-c", parent, str(started)]
+        process = subprocess.Popen(command, cwd=ROOT, stderr=stream)
+        while not started.exists() and process.poll() is None:
+            time.sleep(0.05)
+        process.terminate()
+        assert process.wait(20) == 143
+    assert printed.read_text(encoding="utf-8").split() == ["stopped:", "SIGTERM"] * 2

@@ -4,17 +4,20 @@ torchrun starts this file again, once for each rank of the test.
 """
 
 import os
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, torchrun
 from test_model import TINY
 from torch import nn
 
 from nanoladder import checkpoint, parallel
 from nanoladder.checkpoint import CheckpointError, load_state, save_state
+from nanoladder.command import Stopped, UserError
 from nanoladder.model import Qwen2_5_VL
 from nanoladder.runtime import start_runtime
 
@@ -70,13 +73,32 @@ def rank_of_the_test(folder, start):
             checkpoint.save(f"{folder}/checkpoint", loss.model)
         runtime.wait()
     steps(loss, optimizers, 1, IDS[:1])  # it goes on after having been whole
+    if not start:
+        end_on_one_rank(folder, runtime)
     runtime.wait()  # a rank that leaves while the other still computes may be aborted
     torch.distributed.destroy_process_group()
 
 
+def end_on_one_rank(folder, runtime):
+    """Runs in which the second rank alone has a loss that is NaN, and alone gets a signal."""
+    from test_endings import run
+
+    def nan(loop, loss):
+        return loss * float("nan") if runtime.rank == 1 and loop.step + 1 == 3 else None
+
+    def stop(loop, loss):
+        if runtime.rank == 1 and loop.step + 1 == 3:
+            signal.raise_signal(signal.SIGTERM)
+
+    for event in (nan, stop):
+        with pytest.raises((UserError, Stopped)) as error:
+            run(Path(folder, event.__name__), event)
+        told = Path(folder, f"{event.__name__}{runtime.rank}.txt")
+        told.write_text(f"{error.type.__name__}: {error.value}", encoding="utf-8")
+
+
 def on_two_ranks(folder, start=""):
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
-    command = [*torchrun, "--standalone", __file__, str(folder), str(start)]
+    command = [*torchrun(), __file__, str(folder), str(start)]
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     subprocess.run(command, check=True, env=env)
 
@@ -95,6 +117,14 @@ def same(a, b):
 
 def test_saved_on_two_ranks_resumed_on_one_and_back(tmp_path):
     on_two_ranks(tmp_path)
+    for rank in (0, 1):  # what ends one rank ends both of them at the same step
+        told = {
+            n: (tmp_path / f"{n}{rank}.txt").read_text(encoding="utf-8") for n in ("nan", "stop")
+        }
+        assert told["nan"].startswith("UserError: step 3: the loss (nan) or the norm of the")
+        assert told["stop"].startswith("Stopped: ") and "the state of step 3 of 6" in told["stop"]
+    assert load_state(tmp_path / "nan" / "state.safetensors")["step"] == 2
+    assert load_state(tmp_path / "stop" / "state.safetensors")["step"] == 3
     loss = build()
     optimizers = adamw(loss)
     steps(loss, optimizers, 2, IDS)

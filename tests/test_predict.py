@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 from dataclasses import replace
 from fractions import Fraction
 from math import log
@@ -11,16 +10,25 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT
+import torch
+from conftest import ROOT, torchrun
+from PIL import Image
+from test_attention import TINY
 
 import eval as script
 from nanoladder import predict
-from nanoladder.checkpoint import BASE
+from nanoladder.answers import LENGTHS
+from nanoladder.batches import Dataset, encode_prompt
+from nanoladder.checkpoint import BASE, CheckpointError, Policy, save
 from nanoladder.command import UserError
+from nanoladder.files import read_jsonl, write_json
 from nanoladder.image import ImageConfig
+from nanoladder.model import Qwen2_5_VL
 from nanoladder.predict import consensus, score_one, score_samples
-from nanoladder.rewards import LENGTHS
-from nanoladder.schema import PAPER_CHOICES, check_row
+from nanoladder.prompts import DEFAULT, prompt_text
+from nanoladder.runtime import Runtime
+from nanoladder.schema import PAPER_CHOICES, check_images, check_row
+from nanoladder.tokenizer import Tokenizer, config_for_tokenizer
 
 
 def make_row(question_type, answer, options=0, **fields):
@@ -130,6 +138,113 @@ def test_boxes_get_the_scores_of_counted_pixels():
         assert scores["label_f1"] == pytest.approx(f1) and scores["valid_json"] == 1
 
 
+# ---------------------------------------------------------------- decoding as the folder says
+
+PUBLISHED = {"repetition_penalty": 1.3, "do_sample": True, "temperature": 0.1, "top_k": 1}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A tiny random Qwen2.5-VL with a generation_config.json that has more ends."""
+    rng, path = np.random.default_rng(0), tmp_path_factory.mktemp("tiny") / "model"
+    tokenizer = Tokenizer.train(["How many chairs are there? There are 3 of them."] * 9, 400)
+    torch.manual_seed(3)
+    config = replace(TINY, vision=replace(TINY.vision, in_channels=3), tie_word_embeddings=False)
+    model = Qwen2_5_VL(config_for_tokenizer(config, tokenizer))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    ends = [tokenizer.im_end_id, tokenizer.pad_id, 55, 70]
+    images = ImageConfig(patch_size=4, min_pixels=64, max_pixels=1024)
+    save(path, model, tokenizer, images, PUBLISHED | {"eos_token_id": ends})
+    for name in "ab":
+        noise = rng.integers(0, 256, (24, 32, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(path.parent / f"{name}.png")
+    return path
+
+
+def asked_about(folder, question="How many chairs are there?"):
+    raw = {"question_id": 1, "question": question, "answer": "3", "data_type": "single_image"}
+    raw |= {"unit": "", "question_type": "object count"}
+    rows = [
+        check_row(raw | {"image": [f"{name}.png"]}, folder.parent, f"rows.jsonl:{line}")
+        for line, name in enumerate("ab", 1)
+    ]
+    check_images(rows)
+    return rows
+
+
+def test_evaluation_decodes_as_generation_config_says_but_greedily(folder):
+    transformers = pytest.importorskip("transformers", minversion="5.3")
+    theirs = transformers.Qwen2_5_VLForConditionalGeneration.from_pretrained(folder)
+    policy, rows = Policy.load(folder), asked_about(folder)
+    answers = predict.predict(policy, rows, Runtime(0, 1, torch.device("cpu")), max_new_tokens=24)
+    tokenizer, ends = policy.tokenizer, policy.generation["eos_token_id"]
+    for row, answer in zip(rows, answers):
+        prompt = encode_prompt(row, *policy[1:3], policy.model.config, ask=True)
+        ids = torch.tensor([prompt["input_ids"]])
+        wanted = theirs.generate(
+            input_ids=ids,
+            mm_token_type_ids=(ids == tokenizer.image_id).int(),
+            pixel_values=prompt["pixel_values"],
+            image_grid_thw=torch.tensor(prompt["grid_thw"]),
+            suppress_tokens=list(tokenizer.vision_ids),
+            max_new_tokens=24,
+            do_sample=False,
+        )[0, ids.shape[1] :].tolist()
+        assert answer["answer"] == tokenizer.decode([i for i in wanted if i not in ends])
+        assert answer["cut"] == (wanted[-1] not in ends)
+        assert answer["decoding"]["repetition_penalty"] == 1.3
+    assert {answer["cut"] for answer in answers} == {True, False}
+
+
+def test_generation_config_is_kept_and_checked(folder, tmp_path):
+    policy = Policy.load(folder)
+    assert policy.generation.items() >= PUBLISHED.items() and policy.repetition_penalty == 1.3
+    assert {55, 70} < set(policy.tokenizer.eos_ids)
+    save(tmp_path / "again", *policy)
+    path = tmp_path / "again" / "generation_config.json"
+    assert path.read_bytes() == (folder / "generation_config.json").read_bytes()
+    for broken in (
+        {"eos_token_id": 400_000},
+        {"eos_token_id": [1, "x"]},
+        {"repetition_penalty": 0},
+        {"repetition_penalty": "1.05"},
+    ):
+        write_json(path, broken)
+        with pytest.raises(CheckpointError, match=f"generation_config.json: {min(broken)}"):
+            Policy.load(tmp_path / "again")
+    path.unlink()
+    policy = Policy.load(tmp_path / "again")
+    assert policy.generation == {} and policy.repetition_penalty == 1
+    assert policy.tokenizer.eos_ids == (policy.tokenizer.im_end_id, policy.tokenizer.pad_id)
+
+
+def test_a_question_longer_than_the_context_is_refused_before_anything_is_decoded(folder):
+    policy, runtime = Policy.load(folder), Runtime(0, 1, torch.device("cpu"))
+    short, (_, long) = asked_about(folder), asked_about(folder, "Is it? " * 600)
+    with pytest.raises(UserError, match=r"rows.jsonl:2: \d+ tokens .* context has 512"):
+        predict.predict(policy, [*short, long], runtime)
+    with pytest.raises(UserError, match=r"rows.jsonl:2: \d+ tokens .* context has 512"):
+        Dataset([*short, long], *policy[1:3], policy.model.config)
+    Dataset(short, *policy[1:3], policy.model.config)
+
+
+def test_any_answer_can_be_kept_and_read_again(tmp_path):
+    row = make_row("object count", "3")
+    asked = {"question_id": row.question_id, "prompt": prompt_text(row)}
+    said = [asked | {"answer": text} for text in ("\ud800", "a\u2028b\u0085c\x1c\n", "ü€😀")]
+    path = tmp_path / "predictions.jsonl"
+    predict.Journal(path).keep(said)
+    assert predict.Journal(path).replay([row] * 3, DEFAULT) == said == read_jsonl(path)
+    lines = path.read_bytes().split(b"\n")
+    assert len(lines) == 4 and "ü€😀".encode() in lines[2]
+    path.write_bytes(b"\n".join(lines)[:-9])  # a kill tore the last line
+    again = predict.Journal(path)
+    assert again.replay([row] * 3, DEFAULT) is None and again.replay([row] * 2, DEFAULT) == said[:2]
+    again.keep(said[2:])
+    assert read_jsonl(path) == said
+
+
 # ---------------------------------------------------------------- several answers to a row
 
 
@@ -192,11 +307,11 @@ def test_a_killed_scoring_goes_on_and_ends_the_same(rooms, tmp_path, monkeypatch
     calls, path = [], cut / "predictions.jsonl"
 
     def dying(work):
-        def count(*args):
+        def count(*args, **options):
             calls.append(1)
             if len(calls) > 7:
                 raise Killed
-            return work(*args)
+            return work(*args, **options)
 
         return count
 
@@ -225,9 +340,6 @@ def test_a_killed_scoring_goes_on_and_ends_the_same(rooms, tmp_path, monkeypatch
     complaint = "predictions.jsonl:1 answers another question than .*jsonl:"
     with pytest.raises(UserError, match=complaint):
         ask(rooms, cut, *flags)
-    path.write_bytes(b"{broken\n" + path.read_bytes())
-    with pytest.raises(UserError, match="is damaged"):
-        ask(rooms, cut, *flags)
 
 
 def test_two_ranks_share_the_rows_and_end_the_same(rooms, tmp_path):
@@ -238,17 +350,16 @@ def test_two_ranks_share_the_rows_and_end_the_same(rooms, tmp_path):
     (tmp_path / "cut").mkdir()
     lines = one["predictions.jsonl"].splitlines(keepends=True)
     (tmp_path / "cut" / "predictions.jsonl").write_bytes(b"".join(lines[:7]))
-    torchrun = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
     env = os.environ | {"OMP_NUM_THREADS": "1"}
     for out in (tmp_path / "two", tmp_path / "cut"):
-        command = [sys.executable, *torchrun, "eval.py", *flags_of(rooms, out)]
+        command = [*torchrun(), "eval.py", *flags_of(rooms, out)]
         subprocess.run(command, cwd=ROOT, check=True, capture_output=True, env=env)
         assert kept(out) == one
 
 
 def test_refusals(rooms, tmp_path):
     for flags, complaint in (
-        (["--samples", "1"], "entropy needs two answers"),
+        (["--samples", "1"], "--samples must be 0, or at least 2"),
         (["--bench", "kitchens"], "--bench kitchens is none of .*rooms-si, .*vsibench"),
         (["--data", str(tmp_path)], "no rows in test or ood"),
     ):

@@ -1,16 +1,21 @@
 """Preparing the rooms: the same bytes in any order, also after a kill, and true questions."""
 
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import prepare
+from conftest import ROOT, prepare
 from PIL import Image
 
 from data.rooms import prepare as module
+from data.rooms import recipe
 from data.rooms.floor import Sights
 from data.rooms.questions import (
     MAX_AREA,
@@ -31,7 +36,8 @@ from data.rooms.scene import (
 )
 from data.rooms.seeing import APART, DEPTHS, Sight, album_rows, seeing_rows, tour_rows
 from nanoladder.command import UserError
-from nanoladder.files import read_json, read_jsonl, write_json
+from nanoladder.files import lock, read_json, read_jsonl, write_json, write_jsonl
+from nanoladder.schema import read_splits
 
 # Flags of one small room for each split, made in a single process.
 TINY = ["--pictures", "1", "--view-sets", "0", "--videos", "0", "--held-out", "1", "--size", "32"]
@@ -39,7 +45,9 @@ TINY += ["--workers", "1"]
 
 
 def contents(folder):
-    return {p.relative_to(folder): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+    """{path: bytes} of a data folder, but for the lock, which holds the number of a process."""
+    files = (p for p in sorted(folder.rglob("*")) if p.is_file() and p.name != ".lock")
+    return {p.relative_to(folder): p.read_bytes() for p in files}
 
 
 def rows(path):
@@ -59,7 +67,7 @@ def test_same_bytes_with_another_number_of_workers_and_after_a_kill(rooms, tmp_p
         make_shard(s, split, shard)
 
     make_shard = module.make_shard
-    monkeypatch.setattr(module, "ProcessPoolExecutor", InProcess)
+    monkeypatch.setattr(module, "run_jobs", in_process)
     monkeypatch.setattr(module, "make_shard", make_and_die)
     with pytest.raises(KeyboardInterrupt):
         module.main(["--out", str(again), *settings])
@@ -68,24 +76,17 @@ def test_same_bytes_with_another_number_of_workers_and_after_a_kill(rooms, tmp_p
     assert contents(again) == contents(rooms)
 
 
-class InProcess:
-    """Stands in for a process pool. It runs a job at once, so that a test can interrupt it."""
+def in_process(function, jobs, workers):
+    """Stands in for run_jobs. It does the jobs here, so that a test can interrupt them."""
+    for job in jobs:
+        yield function(*job)
 
-    def __init__(self, workers):
-        pass
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        return False
-
-    def submit(self, function, *args):
-        from concurrent.futures import Future
-
-        future = Future()
-        future.set_result(function(*args))
-        return future
+@pytest.fixture
+def quick(monkeypatch):
+    """Makes tiny folders quick: no worker processes, and no contact sheet."""
+    monkeypatch.setattr(module, "run_jobs", in_process)
+    monkeypatch.setattr(module, "contact_sheet", lambda path, seed: path.touch())
 
 
 def test_other_settings_never_mix_with_what_is_there(rooms):
@@ -93,7 +94,7 @@ def test_other_settings_never_mix_with_what_is_there(rooms):
         module.main(["--out", str(rooms), "--pictures", "24", "--seed", "5"])
 
 
-def test_a_folder_of_an_older_version_is_refused(tmp_path):
+def test_a_folder_of_an_older_version_is_refused(quick, tmp_path):
     path = tmp_path / "prepare.json"
     module.main(["--out", str(tmp_path), *TINY])
     now = read_json(path)
@@ -103,7 +104,115 @@ def test_a_folder_of_an_older_version_is_refused(tmp_path):
         module.main(["--out", str(tmp_path), *TINY])
 
 
-def test_seeing_rows_where_some_rooms_have_no_picture(tmp_path):
+def test_nothing_is_written_into_a_folder_that_holds_other_things(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
+    with pytest.raises(UserError, match="holds other files: name another folder with --out"):
+        module.main(["--out", str(tmp_path), *TINY])
+    with pytest.raises(UserError, match="notes.txt"):
+        module.main(["--out", str(tmp_path / "notes.txt"), *TINY])
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+    with pytest.raises(UserError, match="no rooms to make"):
+        module.main(["--out", str(tmp_path / "rooms"), *TINY, "--pictures", "0"])
+
+
+def test_a_second_making_of_one_folder_is_refused(tmp_path):
+    with lock(tmp_path):
+        with pytest.raises(UserError, match=rf"{tmp_path} is in use by .* \(pid {os.getpid()}\)"):
+            module.main(["--out", str(tmp_path), *TINY])
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+def test_what_is_there_is_whole_wherever_it_was_killed(quick, tmp_path, monkeypatch, capsys):
+    """The files of train come last, and the parts that a kill left are never joined again."""
+    merge = module._merge
+
+    def die_at_train(s, root, split):
+        if split == "train":
+            raise KeyboardInterrupt
+        merge(s, root, split)
+
+    monkeypatch.setattr(module, "_merge", die_at_train)
+    with pytest.raises(KeyboardInterrupt):
+        module.main(["--out", str(tmp_path), *TINY])
+    assert "4 parts of up to 50 rooms, 0 made before" in capsys.readouterr().out
+    left = {path.parent.name for path in tmp_path.glob("*/spatial.jsonl")}
+    assert left == {"val", "test", "ood"}
+    with pytest.raises(UserError, match="train/spatial.jsonl: no such file"):
+        read_splits(tmp_path, ["single_image"], {"val": 1, "test": 1})
+    monkeypatch.setattr(module, "_merge", merge)
+    module.main(["--out", str(tmp_path), *TINY])
+    assert ", 4 made before" in capsys.readouterr().out
+    whole = contents(tmp_path)
+    parts = tmp_path / "train" / "parts"
+    parts.mkdir()
+    write_jsonl(parts / "spatial-00000.jsonl", [])  # the kill came while parts were deleted
+    module.main(["--out", str(tmp_path), *TINY])
+    assert contents(tmp_path) == whole and not parts.exists()
+
+
+WORKERS = """
+import os, sys, time
+from data.rooms import workers
+def wait(seconds):
+    os.write(1, b"ready\\n")
+    time.sleep(seconds)
+if __name__ == "__main__":
+    if sys.argv[1:]:
+        workers.end_with_stdin()
+    list(workers.run_jobs(wait, [(60,), (60,), (60,)], 2))
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
+def test_workers_end_with_their_parent(tmp_path):
+    """However it ends; their output, which is the parent's, then comes to its end."""
+    script = tmp_path / "script.py"
+    script.write_text(WORKERS, encoding="utf-8")
+    pipe, env = subprocess.PIPE, os.environ | {"PYTHONPATH": str(ROOT)}
+    endings = [
+        ([], lambda process: process.kill()),
+        ([], lambda process: process.send_signal(signal.SIGINT)),
+        (["child"], lambda process: process.stdin.close()),  # its own parent has ended
+    ]
+    started = [
+        subprocess.Popen(
+            [sys.executable, str(script), *flags], env=env, stdin=pipe, stdout=pipe, stderr=pipe
+        )
+        for flags, _ in endings
+    ]
+    for process, (_, end) in zip(started, endings):
+        assert [process.stdout.readline() for _ in range(2)] == [b"ready\n"] * 2
+        end(process)
+    for process in started:
+        process.stdin = None
+        process.communicate(timeout=20)
+        assert process.returncode
+
+
+def test_a_training_completes_only_its_own_folder(quick, tmp_path, monkeypatch):
+    """recipe.make names the missing file, and the command that makes a whole folder."""
+    rooms, data, started = recipe.Rooms(), tmp_path / "rooms", []
+    monkeypatch.setattr(recipe, "run_child", lambda *args, **options: started.append(args) or 0)
+    module.main(["--out", str(data), *TINY])  # without --seeing
+    rooms.make(data, "1", ["localization"])
+    assert not started
+    with pytest.raises(UserError) as error:
+        rooms.make(data, "1", ["localization", "seeing"])
+    told = str(error.value)
+    assert told.startswith(f"{data / 'train' / 'seeing.jsonl'} is missing, and {data} was begun")
+    assert "data.rooms.prepare" in told and "--seeing" in told and "\n" not in told
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").touch()
+    with pytest.raises(UserError, match="holds other files, so no rooms are made there"):
+        rooms.make(tmp_path / "mine", "1", ["seeing"])
+    with pytest.raises(UserError, match="this is a file; name a folder"):
+        rooms.make(tmp_path / "mine" / "notes.txt", "1", ["seeing"])
+    assert not started
+    rooms.make(tmp_path / "new", "1", ["seeing"])
+    assert started[0][0][-1] == "--seeing"
+
+
+def test_seeing_rows_where_some_rooms_have_no_picture(quick, tmp_path):
     flags = ["--pictures", "9", "--view-sets", "12", "--seeing"]
     module.main(["--out", str(tmp_path), *TINY, *flags])
     found = read_jsonl(tmp_path / "train" / "seeing.jsonl")

@@ -11,7 +11,8 @@ from PIL import Image
 
 from data import convert
 from nanoladder.command import UserError
-from nanoladder.files import read_json
+from nanoladder.files import lock, read_json
+from nanoladder.image import ImageConfig, resized_size
 from nanoladder.schema import check_images, read_rows
 
 
@@ -43,12 +44,12 @@ def write_parquet(path, rows):
     parquet.write_table(pyarrow.Table.from_pylist(rows), path)
 
 
-def write_video(path, frames=40, **options):
-    """An mp4 file whose frame k has the grey value 20 + 5 k everywhere."""
+def write_video(path, frames=40, kind=None, codec="mpeg4", **options):
+    """A video file whose frame k has the grey value 20 + 5 k everywhere; 10 frames a second."""
     av = pytest.importorskip("av", reason="video miniatures need pip install -e '.[bench]'")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w", options=options) as video:
-        stream = video.add_stream("mpeg4", rate=10)
+    with av.open(str(path), "w", format=kind, options=options) as video:
+        stream = video.add_stream(codec, rate=10)
         stream.bit_rate = 4_000_000
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
         for k in range(frames):
@@ -125,6 +126,7 @@ def vsibench(folder, edit=no_edit):
 def cvbench(folder, edit=no_edit):
     row = {
         "question": "How many?",
+        "prompt": "How many? (A) 2 (B) 3 (C) 4",
         "choices": ["2", "3", "4"],
         "answer": "(C)",
         "type": "2D",
@@ -197,6 +199,8 @@ every_data_set = pytest.mark.parametrize("name", MINIATURES)
 
 
 def prepare(name, tmp_path, *flags, out="out"):
+    if name == "vsibench":
+        flags = ("--frame-pixels", "0", *flags)  # small frames, which are quick
     module = importlib.import_module(f"data.{name}.prepare")
     module.main(["--source", str(tmp_path / "source"), "--out", str(tmp_path / out), *flags])
     return tmp_path / out / ("train" if name == "spatialladder" else "test")
@@ -346,6 +350,77 @@ def test_what_was_found_is_printed(name, tmp_path, capsys):
     assert capsys.readouterr().out == first
 
 
+def test_the_place_of_an_image_is_taken_out_of_a_question(tmp_path):
+    asked = ["<image>\nWhere?", "Where? <image><image>"]
+    make(
+        "spatialladder", tmp_path, lambda rows: [r.update(question=q) for r, q in zip(rows, asked)]
+    )
+    folder = prepare("spatialladder", tmp_path)
+    rows = read_rows(folder / "localization.jsonl") + read_rows(folder / "spatial.jsonl")
+    assert {row.question for row in rows} == {"Where?"}
+
+
+# ---------------------------------------------------------------- videos
+
+
+@pytest.mark.parametrize(
+    "size, kept, seen",  # of a video, of the kept frames, and of what the published model is shown
+    [((640, 480), (728, 560), (700, 532)), ((1296, 968), (728, 560), (700, 532))],
+)
+def test_frames_get_the_size_that_the_paper_evaluates(size, kept, seen):
+    vsi = importlib.import_module("data.vsibench.prepare")
+    qwen2_vl = pytest.importorskip("transformers.models.qwen2_vl.image_processing_pil_qwen2_vl")
+    frame = vsi.resized(picture(0, size), 512 * 28 * 28)
+    assert frame.size == kept
+    limits = {"min_pixels": 16 * 28 * 28, "max_pixels": 512 * 28 * 28}
+    assert qwen2_vl.smart_resize(*kept[::-1], 28, **limits) == seen[::-1]
+    assert resized_size(kept, ImageConfig(**limits)) == seen
+    assert seen[0] * seen[1] // 28**2 == 475  # tokens of two frames
+    assert vsi.resized(picture(0, size), 0).size == size
+
+
+def test_the_seconds_of_a_frame_are_fixed_or_those_of_the_video(tmp_path):
+    make("vsibench", tmp_path)  # 40 frames, 10 a second
+    flags = ("--frames", "5", "--frame-pixels", str(512 * 28 * 28))
+    rows = read_rows(prepare("vsibench", tmp_path, *flags, out="fixed") / "spatial.jsonl")
+    assert {row.frame_seconds for row in rows} == {0.5}
+    check_images(rows)
+    assert rows[0].sizes == ((728, 560),) * 5
+    flags = ("--frames", "5", "--times", "video")
+    rows = read_rows(prepare("vsibench", tmp_path, *flags, out="video") / "spatial.jsonl")
+    assert {row.frame_seconds for row in rows} == {4.0 / 5}  # 4 seconds
+
+
+@pytest.mark.parametrize(
+    "playlist",
+    [
+        "ffconcat version 1.0\nfile {other}\n",
+        "#EXTM3U\n#EXT-X-TARGETDURATION:4\n#EXTINF:4,\n{other}\n#EXT-X-ENDLIST\n",
+        "",
+    ],
+)
+def test_a_playlist_that_is_called_a_video_is_not_followed(playlist, tmp_path):
+    make("vsibench", tmp_path)
+    path = tmp_path / "source" / "scannet" / "scene0011_00.mp4"
+    other = path.rename(path.with_name("other.mp4"))
+    path.write_text(playlist.format(other=other), encoding="utf-8")
+    with pytest.raises(UserError, match="row 0: a video cannot be read: .*none of MP4, MOV"):
+        prepare("vsibench", tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["matroska", "webm", "mov", "mp4"])
+def test_the_formats_of_videos_are_known_by_their_content(kind, tmp_path):
+    make("vsibench", tmp_path)
+    path = tmp_path / "source" / "scannet" / "scene0011_00.mp4"
+    av = pytest.importorskip("av")
+    if kind == "webm" and "libvpx" not in av.codecs_available:
+        pytest.skip("this build of PyAV cannot write WebM")
+    write_video(path, frames=4, kind=kind, codec="libvpx" if kind == "webm" else "mpeg4")
+    (row, *_) = read_rows(prepare("vsibench", tmp_path, "--frames", "2") / "spatial.jsonl")
+    shades = [np.asarray(Image.open(image), float).mean() for image in row.images]
+    assert np.allclose(shades, [20, 35], atol=3)
+
+
 # ---------------------------------------------------------------- starting again
 
 
@@ -360,13 +435,14 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_bytes(name, tmp_path, monk
     monkeypatch.setattr(convert, "write_jsonl", die)
     with pytest.raises(KeyboardInterrupt):
         prepare(name, tmp_path)
-    folder = tmp_path / "out" / ("train" if name == "spatialladder" else "test")
-    kept = {path: path.stat().st_mtime_ns for path in folder.rglob("*.*")}
-    assert kept and not (folder / "prepare.json").exists()
+    (folder,) = (tmp_path / "out").iterdir()  # no folder that a script would take for whole
+    assert folder.name in (".train.partial", ".test.partial")
+    kept = {p.relative_to(folder): p.stat().st_mtime_ns for p in folder.rglob("images/**/*.*")}
     monkeypatch.undo()
-    assert contents(prepare(name, tmp_path)) == straight
+    whole = prepare(name, tmp_path)
+    assert contents(whole) == straight and not folder.exists()
     # The pictures that the stopped run kept are not made again.
-    assert all(path.stat().st_mtime_ns == time for path, time in kept.items())
+    assert kept and all((whole / path).stat().st_mtime_ns == time for path, time in kept.items())
 
 
 def test_other_settings_never_mix_with_what_is_there(tmp_path):
@@ -374,8 +450,39 @@ def test_other_settings_never_mix_with_what_is_there(tmp_path):
     prepare("vsibench", tmp_path, "--frames", "4")
     with pytest.raises(UserError, match="made with other settings"):
         prepare("vsibench", tmp_path, "--frames", "5")
-    with pytest.raises(UserError, match="1 or more"):
+    with pytest.raises(UserError, match="--frames 0"):
         prepare("vsibench", tmp_path, "--frames", "0")
+
+
+def test_a_stopped_run_with_other_settings_leaves_no_frames_behind(tmp_path, monkeypatch):
+    make("vsibench", tmp_path)
+    straight = contents(prepare("vsibench", tmp_path, "--frames", "4", out="straight"))
+
+    def die(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(convert, "write_jsonl", die)
+    with pytest.raises(KeyboardInterrupt):
+        prepare("vsibench", tmp_path, "--frames", "8")
+    monkeypatch.undo()
+    assert contents(prepare("vsibench", tmp_path, "--frames", "4")) == straight
+
+
+def test_a_folder_that_holds_other_things_is_left_alone(tmp_path):
+    make("cvbench", tmp_path)
+    (tmp_path / "out" / "test").mkdir(parents=True)
+    (tmp_path / "out" / "test" / "mine.txt").write_text("mine", encoding="utf-8")
+    with pytest.raises(UserError, match="out/test holds something else.*--out"):
+        prepare("cvbench", tmp_path)
+    assert [path.name for path in (tmp_path / "out").rglob("*")] == ["test", "mine.txt"]
+
+
+def test_two_conversions_into_one_folder_are_refused(tmp_path):
+    make("cvbench", tmp_path)
+    (tmp_path / "out" / ".test.partial").mkdir(parents=True)
+    with lock(tmp_path / "out" / ".test.partial"), pytest.raises(UserError, match="in use"):
+        prepare("cvbench", tmp_path)
+    assert len(read_rows(prepare("cvbench", tmp_path) / "spatial.jsonl")) == 3
 
 
 def test_where_files_cannot_be_linked_they_are_copied(tmp_path, monkeypatch):
@@ -476,6 +583,7 @@ def test_a_damaged_row_is_named_or_counted(name, edit, where, words, reason, tmp
         and "--skip-damaged" in message
         and "\n" not in message
     )
+    assert not (tmp_path / "out").exists()  # a refused conversion leaves nothing
     folder = prepare(name, tmp_path, "--skip-damaged")
     found = read_json(folder / "prepare.json")["found"]
     skipped = [counts["skipped"] for counts in found.values()]
@@ -485,7 +593,32 @@ def test_a_damaged_row_is_named_or_counted(name, edit, where, words, reason, tmp
     assert not list(tmp_path.rglob("out/**/secret.jpg")) and not list(tmp_path.rglob("*.partial"))
 
 
-@pytest.mark.parametrize("line", [b"{broken", b"[1, 2]", b'{"question": "\xff"}'])
+@pytest.mark.parametrize("name", ["spatialladder", "spbench", "viewspatial", "vsibench"])
+def test_a_link_that_leads_out_of_the_download_is_refused(name, tmp_path):
+    make(name, tmp_path)
+    files = [p for p in (tmp_path / "source").rglob("*.*") if p.suffix in (".jpg", ".mp4")]
+    path = sorted(files)[0]
+    path.rename(tmp_path / "secret")
+    path.symlink_to(tmp_path / "secret")
+    with pytest.raises(UserError, match="a path leads out of the folder"):
+        prepare(name, tmp_path)
+    path.unlink()
+    (tmp_path / "secret").rename(path.with_name("elsewhere"))
+    path.symlink_to("elsewhere")  # a link that stays inside does no harm
+    prepare(name, tmp_path)
+
+
+def test_boxes_of_a_download_are_held_against_the_upright_picture(tmp_path):
+    make("spatialladder", tmp_path, one_box(1, 2, 40, 60))  # outside a picture of 64 x 48 pixels
+    path = tmp_path / "source" / "images" / "scene0000_00" / "0.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be shown turned, as 48 x 64 pixels
+    picture(0).save(path, exif=exif)
+    with pytest.raises(UserError, match="data.jsonl:1: .*reaches outside its 48x64 image"):
+        prepare("spatialladder", tmp_path)  # the first row's box [0, 0, 64, 48]
+
+
+@pytest.mark.parametrize("line", [b"{broken", b"[1, 2]", b'{"question": "\xff"}', b"[" * 9999])
 def test_a_broken_line_is_a_damaged_row(line, tmp_path):
     make("spatialladder", tmp_path)
     with open(tmp_path / "source" / "spld_spatial_data.jsonl", "ab") as file:

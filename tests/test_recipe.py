@@ -25,7 +25,7 @@ CORE = ("train.py", "rl.py", "eval.py", "nanoladder", "data/__init__.py", "data/
 RUN_SCRIPTS = """
 import importlib, json, os, sys
 import train
-assert train.__file__.startswith(os.getcwd())
+assert train.__file__.startswith(os.environ["PYTHONPATH"])
 train.MAX_NEW_TOKENS = 8
 for name, argv in json.loads(sys.argv[1]):
     importlib.import_module(name).main(argv)
@@ -33,7 +33,8 @@ assert not any(name.startswith("data.rooms") for name in sys.modules)
 """
 TINY = ["--steps", "2", "--eval-rows", "4", "--no-amp", "--no-compile"]
 SFT = [*TINY, "--batch-size", "2", "--eval-every", "2", "--preset", "nano"]
-GRPO = [*TINY, "--prompts", "2", "--group-size", "2", "--max-new-tokens", "8", "--save-every", "2"]
+GRPO = [*TINY, "--prompts-per-step", "2", "--group-size", "2"]
+GRPO += ["--max-new-tokens", "8", "--save-every", "2"]
 
 
 def rows_about(number):
@@ -97,16 +98,18 @@ def contents(folder):
 
 
 def run_scripts(copy, *commands):
+    """The scripts of the copy, started from the folder above it: that is where paths are."""
     command = [sys.executable, "-c", RUN_SCRIPTS, json.dumps(commands)]
     options = {"capture_output": True, "text": True, "encoding": "utf-8"}
-    done = subprocess.run(command, cwd=copy, env=os.environ | {"OMP_NUM_THREADS": "1"}, **options)
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(copy)}
+    done = subprocess.run(command, cwd=copy.parent, env=environment, **options)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def test_the_core_works_on_an_own_folder_without_the_rooms(core):
     fruit = core.parent / "fruit"
-    before, data = contents(fruit), ["--data", str(fruit)]
+    before, data = contents(fruit), ["--data", "fruit"]
 
     def sft(stage, init, out):
         return "train", ["--stage", stage, "--init", init, "--out", out, *data, *SFT]
@@ -123,6 +126,7 @@ def test_the_core_works_on_an_own_folder_without_the_rooms(core):
         grpo("localization", "runs/1", "runs/rl-boxes"),
         ("eval", ["--model", "runs/rl", "--think", *data, "--max-new-tokens", "8"]),
     )
+    assert not (core / "runs").exists()
     assert contents(fruit) == before  # an own folder is read, and never written into
     names = {"fruit-si", "fruit-mv"}
     spatial = names | {name + "-ood" for name in names} | {"overall", "overall-ood", "intervals"}
@@ -134,18 +138,18 @@ def test_the_core_works_on_an_own_folder_without_the_rooms(core):
         ("rl-boxes", {"localization"}),
         ("rl/eval", spatial | {"localization"}),
     ):
-        scores = read_json(core / "runs" / run / "scores.json")
+        scores = read_json(core.parent / "runs" / run / "scores.json")
         assert set(scores) == kinds, run
         if "fruit-si" in scores:
             forms = {name: t["form"] for name, t in scores["fruit-si"]["types"].items()}
             assert forms == {"smell": "choice", "weight": "number"}
             assert ("format" in scores["fruit-si"]) == (run != "2")  # all others think first
         if run != "rl/eval":
-            record = read_jsonl(core / "runs" / run / "metrics.jsonl")[-1]
+            record = read_jsonl(core.parent / "runs" / run / "metrics.jsonl")[-1]
             spatial_kinds = {"single_image", "multi_view"}
             wanted = kinds if kinds == {"localization"} else spatial_kinds
             assert record["step"] == 2 and set(record["val"]) == wanted
-            settings = read_json(core / "runs" / run / "run.json")["settings"]
+            settings = read_json(core.parent / "runs" / run / "run.json")["settings"]
             assert settings.get("recipe") is None
     assert "fruit-si, %" in printed and "fruit-mv-ood, %" in printed and "rooms" not in printed
 

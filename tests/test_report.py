@@ -1,6 +1,7 @@
 """report.html: well-formed, self-contained, small, escaped, and complete whatever a run left."""
 
 import json
+import os
 from html.parser import HTMLParser
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from PIL import Image
 
 from nanoladder import report
+from nanoladder.checkpoint import BASE
 from nanoladder.command import UserError
 from nanoladder.files import write_json, write_jsonl
 from nanoladder.report import chart, earlier_runs, opening, write_report
@@ -136,7 +138,7 @@ def test_page_of_a_whole_run(run, tmp_path):
     assert [page.tags.count(tag) for tag in ("img", "image", "use")] == [8, 3, 1]
     for words in (
         *("localization, test", "0.400", "Curves of base", "Curves of stage1", "Curves of rl"),
-        *("KL to the", "60.0", "no picture gone.png", f"The {EVIL} is near."),
+        *("an estimate of the KL", "60.0", "no picture gone.png", f"The {EVIL} is near."),
         *("<answer>A</answer>", "1.5", "trained a model by GRPO on spatial questions"),
         *("label F1: F1 score", "area of boxes: share of the picture"),
     ):
@@ -183,23 +185,29 @@ def test_opening_names_what_was_trained_from_what_and_the_score(tmp_path):
     spatial = spatial_scores(tmp_path)
     stage1 = {"settings": {"stage": "1", "init": "base", "model": None}, "minutes": {"train": 12.5}}
     assert opening(stage1, localization) == (
-        "In 12.5 minutes this run trained a model in stage 1, starting from the shipped base; its "
-        "mean IoU (localization, test) is 0.400, to be compared with “constant box”."
+        "In 12.5 minutes this run trained a model in stage 1, starting from the shipped base. Its "
+        "mean IoU (localization, test) is 0.400. Compare it with “constant box”. Then "
+        "look at the held-out answers, which are shown with their pictures."
     )
+    stage1["settings"]["init"] = os.path.relpath(BASE)  # as a ladder names it
+    assert "starting from the shipped base. " in opening(stage1, localization)
     cold = {"settings": {"stage": "cold", "init": "runs/stage2", "model": None}}
     assert opening(cold, localization | spatial) == (
-        "This run trained a model in the cold start, starting from runs/stage2; its mean over the "
-        "spatial benchmarks is 100.0 %, to be compared with “constant” and “shuffled”."
+        "This run trained a model in the cold start, starting from runs/stage2. Its mean over the "
+        "spatial benchmarks is 100.0 %. Compare it with “constant” and “shuffled”. "
+        "Then look at the held-out answers, which are shown with their pictures."
     )
     qwen = {"settings": {"task": "spatial", "init": "runs/cold", "model": "Qwen"}}
     assert opening(qwen, spatial).startswith(
-        "This run trained a model by GRPO on spatial questions, starting from Qwen; its mean over"
+        "This run trained a model by GRPO on spatial questions, starting from Qwen. Its mean over"
     )
     scored = {"settings": {"model": "runs/stage2"}}
-    assert opening(scored, spatial).startswith("eval.py scored runs/stage2 on held-out rows; its")
-    published = {"tasks": {"a": {"score": 0.3, "n": 1}}, "average": 0.3, "interval": [0, 1], "n": 1}
-    assert "its score (vsibench, %) is 30.0" in opening(scored, {"vsibench": published})
-    assert opening(stage1, {}).endswith("it has no scores yet, so look at the curves.")
+    assert opening(scored, spatial).startswith("eval.py scored runs/stage2 on held-out rows. Its")
+    published = {"tasks": {"a": {"score": 0.3, "n": 1}}, "average": 0.3}
+    published |= {"strict": published, "interval": [0, 1], "n": 1}
+    found = opening(scored, {"vsibench": published})
+    assert "Its score (vsibench, %) is 30.0. Compare it with published scores. " in found
+    assert opening(stage1, {}).endswith("It has no scores, so look at the curves.")
 
 
 def test_page_of_a_scored_checkpoint_explains_its_columns(tmp_path):
@@ -225,5 +233,17 @@ def test_page_of_a_scored_checkpoint_explains_its_columns(tmp_path):
     ],
 )
 def test_chart_of_flat_lines_and_of_one_point(points):
-    shown = chart("title", {"a": points})
+    shown = chart("loss", {"a": points})
     assert "nan" not in shown and shown.count("polyline") == 1
+
+
+def test_curves_of_damaged_logs_of_older_runs(run):
+    """A torn line, numbers that are none, records without a step, and stage 0's older name."""
+    records = [{"step": k, "loss": 1.0, "dense_loss": 4.0, "val": {"x": {}}} for k in (1, 2)]
+    records += [{"step": 3, "loss": float("nan")}, {"loss": 1.0}, {"step": 4, "loss": None}]
+    lines = [json.dumps(record) for record in records]
+    lines.insert(1, '{"step": 1, "val": {"iou": 0.5}\x00')
+    (run / "metrics.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    page = Page(write_report(run))
+    assert page.tags.count("polyline") == 2
+    assert "dense_loss" in page.words and "Cross-entropy of the answers" in page.words

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import ROOT
+from conftest import ROOT, torchrun
 from PIL import Image
 
 import rl
@@ -67,7 +67,7 @@ def sampled(asked, frozen):
     """
     policy, prompts = asked
     prompts = [dict(prompt) for prompt in prompts]
-    s = dataclasses.replace(QUICK, freeze_vision=frozen)
+    s = dataclasses.replace(QUICK, model=None if frozen else "qwen")
     completions, texts = rl.rollout(s, policy, prompts, seed=3)
     assert all(("image_embeds" in prompt) == frozen for prompt in prompts)
     ids, mask, old = (t.view(len(prompts), QUICK.group_size, -1) for t in completions)
@@ -78,7 +78,7 @@ def sampled(asked, frozen):
 @pytest.mark.parametrize("frozen", [True, False])
 def test_trainer_and_sampler_agree(asked, frozen):
     """The ratio is 1 on the first update, for images, views and a video in one pack."""
-    model, tok, _ = asked[0]
+    model, tok, *_ = asked[0]
     prompts, ids, mask, old = sampled(asked, frozen)
     batch = pack(prompts, ids, mask)
     new, entropy = rl.answer_logprobs(model, batch, ids, mask, tok.vision_ids)
@@ -92,7 +92,7 @@ def test_the_loss_is_its_definition(asked, frozen):
 
     The old policy and the reference differ from the policy.
     """
-    model, tok, _ = asked[0]
+    model, tok, *_ = asked[0]
     prompts, ids, mask, old = sampled(asked, frozen)
     torch.manual_seed(1)
     old, reference = old + 0.3 * torch.randn_like(old), copy.deepcopy(model).requires_grad_(False)
@@ -142,7 +142,7 @@ def test_advantages_and_idle_groups():
 # ---------------------------------------------------------------- whole runs
 
 TINY = [
-    *("--task", "localization", "--steps", "4", "--prompts", "4", "--micro-prompts", "2"),
+    *("--task", "localization", "--steps", "4", "--prompts-per-step", "4", "--micro-prompts", "2"),
     *("--group-size", "3", "--max-new-tokens", "8", "--save-every", "2", "--eval-rows", "8"),
     *("--no-amp", "--no-compile"),
 ]
@@ -185,7 +185,7 @@ def test_a_killed_run_resumes_bit_for_bit(rooms, start, tmp_path, monkeypatch):
     run(rooms, start, tmp_path / "whole")
     assert {path.name for path in (tmp_path / "whole").iterdir()} == {
         *("checkpoint", "run.json", "metrics.jsonl", "completions.jsonl", "scores.json"),
-        *("predictions.jsonl", "samples.png", "report.html"),
+        *("predictions.jsonl", "samples.png", "report.html", ".lock"),
     }
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(checkpoint, "save_state", save_and_die)
@@ -210,7 +210,7 @@ def test_lora_needs_no_second_model(rooms, start, tmp_path):
 
 
 @pytest.mark.parametrize("flags, complaint", [
-    (["--group-size", "1"], "nothing to be compared with"),
+    (["--group-size", "1"], "must be a whole number from 2"),
     (["--resume"], "nothing to resume"),
     (["--shard"], "needs several ranks"),
 ])  # fmt: skip
@@ -221,7 +221,7 @@ def test_refusals(rooms, start, tmp_path, flags, complaint):
 
 
 def test_a_warning_is_printed_where_no_answer_has_the_right_form(rooms, start, tmp_path, capsys):
-    flags = ["--steps", "5", "--prompts", "2", "--group-size", "2", "--save-every", "9"]
+    flags = ["--steps", "5", "--prompts-per-step", "2", "--group-size", "2", "--save-every", "9"]
     flags += ["--eval-rows", "1", "--max-new-tokens", "2", "--kl-coef", "0"]
     run(rooms, start, tmp_path / "stuck", *flags)
     printed = capsys.readouterr().out
@@ -246,9 +246,10 @@ def one_by_one(s, policy, prompts, seed, rollout=rl.rollout):
 
 
 def save_twice(path, state, save=checkpoint.save_state):
-    """Save the state in a second file too, because a finished run deletes the first one."""
+    """Keep the state of the first step in a second file, because a finished run has none."""
     save(path, state)
-    shutil.copy(path, path.with_name("kept.safetensors"))
+    if state["step"] == 1:
+        shutil.copy(path, path.with_name("kept.safetensors"))
 
 
 def rank_of_the_test(patch, *flags):
@@ -263,8 +264,7 @@ def test_a_split_model_learns_as_a_whole_one_and_goes_on_alone(rooms, start, tmp
     flags = ["--data", str(rooms), "--init", str(start), *TINY, "--steps", "2"]
     flags += ["--save-every", "1", "--kl-coef", "0.1", "--eval-rows", "1"]
     rank_of_the_test(monkeypatch, *flags, "--out", str(whole))
-    torchrun = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
-    command = [sys.executable, *torchrun, __file__, *flags, "--out", str(split), "--shard"]
+    command = [*torchrun(), __file__, *flags, "--out", str(split), "--shard"]
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     subprocess.run(command, check=True, env=env)
     alone.mkdir()

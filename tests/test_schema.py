@@ -1,6 +1,8 @@
 """Rows: which are accepted, which are refused and how, which are held out, and fixed subsets."""
 
 import json
+import math
+import random
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +13,9 @@ from PIL import Image
 
 from nanoladder import schema
 from nanoladder.command import UserError
+from nanoladder.image import ImageConfig
+from nanoladder.prompts import prompt_text, target_text
+from nanoladder.rewards import reward
 from nanoladder.schema import (
     PAPER_CHOICES,
     PAPER_UNITS,
@@ -32,6 +37,7 @@ BOXES = {
     "data_type": "single_image",
     "level": 2,
 }
+LINE = json.dumps(BOXES).removesuffix("2}")  # it ends in `"level": `
 CHOICE = BOXES | {
     "question_type": "relative distance",
     "options": ["A. chair", "B. lamp"],
@@ -76,11 +82,32 @@ def write_rows(folder, *rows, name="rows"):
     ({"image": ["gone.png"]}, "gone.png: no such image"),
     ({"image": ["cut.png"]}, "cut.png: cannot be read as an image"),
     ({"image": ["link/a.png"]}, "leaves the data folder"),
+    ({"image": ["a.png\0"]}, "image path 'a.png.x00' is none"),
+    ({"image": [""]}, "image path '' is none"),
+    ({"image": ["."]}, "image path '.' is none"),
+    ({"image": [["a.png"]]}, r"image path \['a.png'\] is none"),
+    ({"image": ["loop.png"]}, "image path 'loop.png' is none|no such image"),
+    ({"question": " "}, "the question is empty"),
+    ({"question_id": True}, "field 'question_id'"),
+    ({"question_id": 1 << 60}, "question_id and level must be smaller numbers"),
+    ({"level": True}, "field 'level' must be of type int"),
+    ({"level": [1]}, "field 'level' must be of type int"),
+    (LINE + "1e400}", "field 'level' must be of type int"),
+    (LINE + "NaN}", "NaN is no number"),
+    (LINE + '1, "level": 2}', "the same key twice"),
+    ({"question": "half \ud800"}, "half of a surrogate pair"),
+    ({"answer": [{"bbox_2d": [True, 2, 3, 4], "label": "chair"}]}, "four numbers"),
+    ({"answer": [{"bbox_2d": [1, 2, math.inf, 4], "label": "chair"}]}, "Infinity is no number"),
+    ({"answer": [{"bbox_2d": [1, 2, 10**400, 4], "label": "chair"}]}, "outside its image"),
+    ({"answer": [{"bbox_2d": [1, 2, 3, 4], "label": " "}]}, "needs a label"),
     ({"question_type": ["object size"]}, "field 'question_type' must be of type str"),
     ({"options": ["A. chair", "B. lamp"]}, "options beside an answer of boxes"),
     (CHOICE | {"options": None}, "a choice needs its options"),
     (CHOICE | {"options": ["A. chair"], "answer": "A"}, "two or more"),
     (CHOICE | {"options": ["A. chair", 2]}, "two or more strings"),
+    (CHOICE | {"options": ["A. chair", "B. "]}, "option 'B. ' must start with 'B. ' and go on"),
+    (CHOICE | {"options": ["A. Lamp", "B. lamp "]}, "the same words as the answer B"),
+    (CHOICE | {"options": [f"{chr(65 + k)}. {k}" for k in range(27)]}, "26 at most"),
     (CHOICE | {"options": ["chair", "lamp"]}, "option 'chair' must start with 'A. '"),
     (CHOICE | {"answer": "C"}, "answer 'C' is none of the options' letters A, B"),
     (CHOICE | {"answer": "B. lamp"}, "none of the options' letters"),
@@ -94,11 +121,16 @@ def write_rows(folder, *rows, name="rows"):
     (NUMBER | {"answer": "inf"}, "must be a number, 0 or more"),
     (NUMBER | {"unit": "", "answer": "-2"}, "must be a number, 0 or more"),
     (NUMBER | {"unit": "square feet", "answer": "-2"}, "must be a number, 0 or more"),
+    (NUMBER | {"answer": "9" * 41}, "must be a number, 0 or more"),
+    (NUMBER | {"unit": "k" * 41}, "unit 'k+' is too long"),
+    (NUMBER | {"question_type": "what", "answer": " "}, "the answer is empty"),
     (NUMBER | {"unit": "degrees", "answer": "left"}, "answer 'left' must be a number without"),
     ({"source": 3}, "field 'source' must be of type str"),
     ({"rationale": ["It is."]}, "field 'rationale' must be of type str"),
     ({"level": "hard"}, "field 'level' must be of type int"),
     ({"sft_only": 1}, "field 'sft_only' must be of type bool"),
+    (TRACE | {"solution": 3}, "field 'solution' must be of type str"),
+    (TRACE | {"solution": "<think>Hm.</think><answer> </answer>"}, "the answer is empty"),
     (TRACE | {"solution": "lamp"}, "a solution must be <think>...</think><answer>"),
     (TRACE | {"prompt": None}, "field 'question'"),
     (NUMBER | {"image": ["a.png", "wide.png"], "data_type": "video"},
@@ -110,6 +142,7 @@ def test_a_bad_row_is_named_in_one_line(tmp_path, change, complaint):
     path = write_rows(inside, BOXES, change if isinstance(change, str) else BOXES | change)
     (inside / "cut.png").write_bytes((inside / "a.png").read_bytes()[:2000])
     (inside / "link").symlink_to(tmp_path)
+    (inside / "loop.png").symlink_to("loop.png")
     Image.new("RGB", (128, 96)).save(inside / "wide.png")
     (tmp_path / "a.png").write_bytes((inside / "a.png").read_bytes())
     with pytest.raises(UserError, match=complaint) as error:
@@ -117,9 +150,46 @@ def test_a_bad_row_is_named_in_one_line(tmp_path, change, complaint):
     assert str(error.value).startswith(f"{path}:2: ") and "\n" not in str(error.value)
 
 
+# What a field of a hostile row may hold.
+ODD = [None, True, False, 0, -1, 1 << 70, 10**400, 0.5, math.inf, math.nan, "", " ", "\0", "a\0b"]
+ODD += [".", "..", "../a.png", "/etc/passwd", "a.png", "a" * 5000, "\ud800", "grün", "A", "1e400"]
+ODD += ["-3", "９", "9" * 400, "move_up:1", "move_up:" + "9" * 400, "m^2", "kg", "video", "cold"]
+ODD += ["object size", "<think>a</think><answer></answer>", [], [[]], [1], ["a.png", 1], {}]
+ODD += [["A. x", "B. x"], ["A. ", "B. y"], [f"{chr(65 + k)}. {k}" for k in range(27)], ["A. x", 2]]
+BOX = [[True, 2, 3, 4], [0, 0, math.inf, 9], [0, math.nan, 9, 9], [0, 0, 10**400, 9], "abcd", [[]]]
+ODD += [[{"bbox_2d": box, "label": "chair"}] for box in [*BOX, [1, 2, 3, 4]]]
+ODD += [[{"bbox_2d": [1, 2, 3, 4], "label": label}] for label in ("", 3, "\ud800")]
+ODD += [{"a": {"a": ODD}}]
+
+
+def test_any_row_is_read_or_refused_in_one_line():
+    """2,000 rows with odd values in one field or two; what is accepted can be asked and scored."""
+    rng, read = random.Random(0), 0
+    motion = NUMBER | {"question_type": "view", "answer": "move_left:1"}
+    good = [BOXES, CHOICE, NUMBER, TRACE, motion, NUMBER | {"unit": ""}]
+    fields = [*BOXES, *CHOICE, *TRACE, "unit", "task", "source", "rationale", "sft_only"]
+    for _ in range(2000):
+        raw = rng.choice(good) | {rng.choice(fields): rng.choice(ODD) for _ in range(2)}
+        file = rng.choice(["spatial", "localization", "cold"])
+        try:
+            row = check_row(raw, Path("data"), "rows.jsonl:1", file)
+        except UserError as error:
+            told = str(error)
+            assert told.startswith("rows.jsonl:1: ") and len(told.splitlines()) == 1
+            assert len(told.encode()) < 400  # it can be printed, and read
+            continue
+        read += 1
+        row.sizes = ((96, 96),) * len(row.images)
+        assert prompt_text(row)
+        truth = row.solution or target_text(replace(row, rationale=""), ImageConfig())
+        scores = reward(truth, row, row.answer if row.form == "boxes" else None)
+        assert scores["format"] == 1 and scores["accuracy"] > 0.5, raw
+    assert 100 < read < 1900
+
+
 def test_an_absurdly_large_image_is_refused_unread(tmp_path):
     path = write_rows(tmp_path, BOXES)
-    Image.new("1", (20_000, 20_000)).save(tmp_path / "a.png")
+    Image.new("1", (20_000, 5001)).save(tmp_path / "a.png", compress_level=1)
     with pytest.raises(UserError, match="rows.jsonl:1"):
         check_images(read_rows(path))
 
@@ -146,6 +216,8 @@ def test_missing_and_empty_files_are_refused(tmp_path):
     (NUMBER | {"question_type": "weight", "unit": ""}, "number", ""),
     (NUMBER | {"question_type": "weight"}, "text", ""),  # without a unit it may be a house number
     (NUMBER | {"answer": "move_right:0.4, rotate_up:5", "question_type": "view"}, "motion", ""),
+    (NUMBER | {"answer": "move_right:\u22120.4", "question_type": "view"}, "motion", ""),
+    (NUMBER | {"answer": "move_right:" + "9" * 400, "question_type": "view"}, "text", ""),
     (NUMBER | {"answer": "move_right:0.4 and stay", "question_type": "view"}, "text", ""),
     (NUMBER | {"answer": "to the left", "question_type": "view"}, "text", ""),
 ])  # fmt: skip
@@ -220,6 +292,31 @@ def test_a_folder_without_held_out_rows_keeps_scenes_back(tmp_path, monkeypatch)
     assert 4 <= len(splits["test"]) <= 36
     (tmp_path / "ood").mkdir()  # ood is optional
     assert read_splits(tmp_path, ["localization"], limits)["ood"] == []
+
+
+def test_a_wrong_data_folder_is_named_with_what_is_there(tmp_path):
+    limits = {"val": 1, "test": 1}
+    write_rows(tmp_path, BOXES, name="localization")
+    for data, complaint in (
+        ("", "name a folder of rows and pictures with --data"),
+        (None, "name a folder of rows and pictures with --data"),
+        (tmp_path / "gone", "gone: no such folder"),
+        (tmp_path / "a.png", "a.png: this is a file, not a folder"),
+        (tmp_path, "no folder train in it; move localization.jsonl and the pictures into .*train"),
+    ):
+        with pytest.raises(UserError, match=complaint) as error:
+            read_splits(data, ["localization"], limits)
+        assert "\n" not in str(error.value)
+    (tmp_path / "train").mkdir()
+    with pytest.raises(UserError, match=f"no folder train in it; name {tmp_path}$"):
+        read_splits(tmp_path / "train", ["localization"], limits)
+    with pytest.raises(UserError, match="smells.jsonl: no such file; name another data folder"):
+        read_splits(tmp_path, ["smells"], limits)
+    write_rows(tmp_path / "train", BOXES, name="localization")
+    write_rows(tmp_path / "train", CHOICE, name="spatial")
+    kinds = "has localization, single_image, multi_view, video: choose among these with --mix"
+    with pytest.raises(UserError, match=kinds):
+        read_splits(tmp_path, ["smells"], limits)
 
 
 def boxes_about(folder, count, names="images/{}.png"):
@@ -300,9 +397,12 @@ def test_a_subset_is_always_the_same_and_like_the_whole():
 
 def test_a_mixture_is_read_from_the_command_line():
     assert parse_mixture("localization=0.3,video=1") == {"localization": 0.3, "video": 1.0}
-    for text in ("localization", "localization=much", "localization=1,", "a=1=2"):
+    assert parse_mixture("smells=2, video=1") == {"smells": 2.0, "video": 1.0}
+    for text in ("localization", "localization=much", "localization=1,", "a=1=2", "=1", "a=1,a=2"):
         with pytest.raises(UserError, match="write it as localization=0.3,video=0.7"):
             parse_mixture(text)
-    for share in ("0", "-1", "nan"):
+    with pytest.raises(UserError, match="say single_image, multi_view, video in place of spatial"):
+        parse_mixture("spatial=1")
+    for share in ("0", "-1", "nan", "inf", "1e308"):
         with pytest.raises(UserError, match="the share of video must be above 0"):
             parse_mixture(f"localization=1,video={share}")

@@ -2,14 +2,18 @@
 
 import json
 from dataclasses import replace
+from itertools import cycle
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import eval as script
+from nanoladder import predict
 from nanoladder.batches import Dataset
+from nanoladder.benchmarks import SPAR_TASKS
 from nanoladder.checkpoint import BASE, Policy
 from nanoladder.files import read_json, read_jsonl, write_jsonl
 from nanoladder.image import ImageConfig
@@ -23,6 +27,7 @@ from nanoladder.summaries import (
     best_number,
     overall_interval,
     set_beside,
+    summarize_benchmark,
     summarize_spatial,
 )
 from nanoladder.tables import as_text, overview, tables
@@ -136,11 +141,16 @@ def test_shuffled_rows_keep_all_but_their_pictures(about):
     """Several rows about the same pictures stand side by side; none may be left with them."""
     pictures = [f"{k}.png" for k, count in enumerate(about) for _ in range(count)]
     rows = [make_row("object size", str(i), image=name) for i, name in enumerate(pictures, 1)]
+    for row in rows:  # what belongs to a picture goes with it
+        row.sizes, row.frame_seconds = ((int(row.images[0].stem) + 40, 30),), len(str(row.images))
     mixed = shuffled(rows)
     assert sorted(row.images for row in mixed) == [row.images for row in rows]
+    sizes = {row.images: (row.sizes, row.frame_seconds) for row in rows}
     for before, after in zip(rows, mixed, strict=True):
         assert before.images != after.images
-        assert replace(after, images=before.images) == before
+        assert (after.sizes, after.frame_seconds) == sizes[after.images]
+        own = {"images": before.images, "sizes": before.sizes}
+        assert replace(after, **own, frame_seconds=before.frame_seconds) == before
 
 
 # ---------------------------------------------------------------- tables
@@ -190,10 +200,35 @@ def test_a_comparison_is_the_difference_of_the_averages(tmp_path, capsys):
         assert low < second - first < high
 
 
+def test_a_published_benchmark_is_compared_by_its_own_average(tmp_path, capsys):
+    """Not by the mean over its modalities, which no one reports."""
+    rng, tasks, sides = np.random.default_rng(9), list(SPAR_TASKS), []
+    for name in "ab":
+        predictions = []
+        for number in range(60):
+            score = float(rng.random())
+            about = {"split": "sparbench", "question_id": number, "images": ["0.png"], "source": ""}
+            about |= {"kind": ["single_image", "multi_view"][number % 3 > 0], "options": 0}
+            about |= {"question_type": SPAR_TASKS[tasks[number % 20]], "task": tasks[number % 20]}
+            predictions.append(about | {"scores": {"accuracy": score, "strict": score / 2}})
+        (tmp_path / name).mkdir()
+        write_jsonl(tmp_path / name / "predictions.jsonl", predictions)
+        sides.append(np.mean([p["scores"]["accuracy"] for p in predictions]))
+        summary = summarize_benchmark("sparbench", predictions)
+        assert summary["average"] == pytest.approx(sides[-1])
+        assert summary["strict"]["average"] == pytest.approx(sides[-1] / 2)
+        assert summary["strict"]["low"] == pytest.approx(summary["low"] / 2)
+    script.main(["--compare", str(tmp_path / "a"), str(tmp_path / "b")])
+    printed = {line.split()[1]: line.split() for line in capsys.readouterr().out.splitlines()}
+    assert "overall" not in printed and "multi_view" not in printed
+    before, after = sides
+    assert printed["average"][2:4] == [f"{before:.3f}", f"{after - before:+.3f}"]
+
+
 # ---------------------------------------------------------------- eval.py
 
 
-def test_a_published_benchmark_is_averaged_as_its_authors_do(rooms, tmp_path):
+def test_a_published_benchmark_is_averaged_as_its_authors_do(rooms, tmp_path, monkeypatch, capsys):
     """Rows as data/cvbench/prepare.py writes them, about the rooms' pictures."""
     folder, asked = tmp_path / "cvbench" / "test", read_kinds(rooms / "test", ["localization"])
     (folder / "images").mkdir(parents=True)
@@ -207,15 +242,41 @@ def test_a_published_benchmark_is_averaged_as_its_authors_do(rooms, tmp_path):
         rows.append(about | question)
     write_jsonl(folder / "spatial.jsonl", rows)
     out = tmp_path / "out"
-    flags = ["--real", str(tmp_path), "--bench", "cvbench", "--max-new-tokens", "6"]
-    script.main(["--model", str(BASE), *flags, "--out", str(out)])
-    answers = read_jsonl(out / "predictions.jsonl")
+    texts = cycle(["A", "(A)", "bed", "B"])  # all but the last are right, and two strictly
+
+    def generate(model, prompts, max_new_tokens, group_size, **_):
+        assert group_size == 1 and model.config.vocab_size > 100
+        limits.add(max_new_tokens)
+        said = [next(texts) for _ in prompts]
+        return SimpleNamespace(texts=lambda _: said, cut=lambda _: [text == "bed" for text in said])
+
+    monkeypatch.setattr(predict, "generate", generate)
+    limits, flags = set(), ["--model", str(BASE), "--real", str(tmp_path), "--data", str(rooms)]
+    script.main([*flags, "--bench", "cvbench", "localization", "--rows", "6", "--out", str(out)])
+    script.main([*flags, "--bench", "cvbench", "--think", "--out", str(tmp_path / "thought")])
+    assert limits == {128, 192, 1024}
+    printed = capsys.readouterr().out
+    answers = [a for a in read_jsonl(out / "predictions.jsonl") if a["split"] == "cvbench"]
     score = read_json(out / "scores.json")["cvbench"]
+    readings = {a["answer"]: a["scores"] for a in answers}
+    assert readings["(A)"] == readings["A"] == {"accuracy": 1.0, "strict": 1.0}
+    assert readings["bed"] == {"accuracy": 1.0, "strict": 0.0}
+    assert score["strict"]["micro"] < score["micro"] and score["strict"].keys() < score.keys()
+    cut = sum(a["cut"] for a in answers)
+    assert score["cut"] == cut == sum(a["answer"] == "bed" for a in answers) > 0
+    assert f"score, cvbench: {cut} answer(s) were cut at 128 tokens" in printed
+    table = printed.split("cvbench, %\n")[1].split("\n\n")[0].splitlines()
+    assert "strict: as SpatialLadder's released evaluation" in table[0]
+    assert table[1].split() == ["score", "strict", "95", "%", "n"]
+    named = {line.split()[0]: line.split() for line in table}
+    averages = score["average"], score["strict"]["average"]
+    assert named["average"][1:3] == [f"{100 * average:.1f}" for average in averages]
+    assert named["cut"][-1] == str(cut)
     part = {
         name: np.mean([a["scores"]["accuracy"] for a in answers if a["source"] == name])
         for name, _ in sources
     }
-    assert score["n"] == len(answers) == 6 and {a["split"] for a in answers} == {"cvbench"}
+    assert score["n"] == len(answers) == 6
     average = ((part["ADE20K"] + part["COCO"]) / 2 + part["Omni3D"]) / 2
     assert score["average"] == pytest.approx(average)
     assert "cvbench" in (out / "report.html").read_text(encoding="utf-8")
@@ -257,7 +318,7 @@ def answered(row, right):
 
 
 def test_a_new_type_needs_no_code(new_types):
-    model, tokenizer, image_config = Policy.load(BASE)
+    model, tokenizer, image_config, _ = Policy.load(BASE)
     for kind in ("single_image", "feelings"):
         rows = read_kinds(new_types, [kind])
         forms = {row.question_type: (row.form, row.unit) for row in rows}
@@ -279,12 +340,13 @@ def test_a_new_type_needs_no_code(new_types):
 
 def test_a_new_type_is_summed_up_and_printed_by_its_form(new_types, tmp_path):
     image_config, scores, every = ImageConfig(patch_size=8), {}, []
+    tokenizer = Policy.load(BASE).tokenizer
     for kind in ("single_image", "feelings"):
         rows = read_kinds(new_types, [kind])
         predictions = []
         for number, row in enumerate(rows):  # three of the four rows of a type are right
             text = answered(row, number % 4 > 0)
-            about = describe(row, image_config) | {"split": "test", "decoding": {}}
+            about = describe(row, tokenizer, image_config) | {"split": "test", "decoding": {}}
             predictions.append(about | score_one(text, row, image_config))
         summary = Summary(rows, image_config)(kind, predictions)
         types = summary["types"]

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from test_prepare import InProcess, contents
+from test_prepare import contents, in_process
 
 from data.rooms import balance, baselines, prepare, spatial
 from data.rooms.questions import MAX_TRUNCATION, MIN_SIDE, MIN_VISIBILITY
@@ -20,6 +20,7 @@ from data.rooms.scene import (
     walk_cameras,
 )
 from nanoladder.command import UserError
+from nanoladder.files import write_json
 from nanoladder.schema import check_images, read_rows
 
 SIZE = 64
@@ -390,7 +391,7 @@ def make(folder, by_hand=(), extra=()):
     """Prepare six training rooms in shards of two; make the shards `by_hand` first."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(prepare, "SHARD", 2)
-        patch.setattr(prepare, "ProcessPoolExecutor", InProcess)
+        patch.setattr(prepare, "run_jobs", in_process)
         patch.setattr(prepare, "contact_sheet", lambda path, seed: path.touch())
         flags = {
             "out": str(folder),
@@ -400,8 +401,11 @@ def make(folder, by_hand=(), extra=()):
             "held_out": 4,
             "size": 32,
         }
+        settings = prepare.Settings(**flags, questions=2)
+        if by_hand:
+            write_json(folder / "prepare.json", prepare.about(settings))
         for split, shard in by_hand:
-            prepare.make_shard(prepare.Settings(**flags, questions=2), split, shard)
+            prepare.make_shard(settings, split, shard)
         prepare.main(
             [*(f"--{k.replace('_', '-')}={v}" for k, v in flags.items()), "--questions=2", *extra]
         )

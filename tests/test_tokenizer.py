@@ -1,10 +1,14 @@
 """The byte-level BPE, and the ChatML layout against Qwen's own chat template."""
 
+import json
+from dataclasses import asdict, replace
+
 import pytest
 import tokenizers
 
 from nanoladder.model import PRESETS
-from nanoladder.tokenizer import SPECIAL_TOKENS, Tokenizer, config_for_tokenizer
+from nanoladder.prompts import DEFAULT
+from nanoladder.tokenizer import SPECIAL_TOKENS, SYSTEM, Tokenizer, config_for_tokenizer
 
 BOXES = '[{"label":"chair","bbox_2d":[12,3,45,67]},{"label":"lamp","bbox_2d":[1,2,3,4]}]'
 
@@ -59,6 +63,35 @@ def test_save_load_and_open_in_transformers(tok, tmp_path):
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
     assert theirs(BOXES)["input_ids"] == tok.encode(BOXES)
     assert theirs.eos_token_id == tok.im_end_id and theirs.pad_token_id == tok.pad_id
+
+
+def test_a_prompt_set_is_kept_with_the_tokenizer(tok, tmp_path):
+    """A checkpoint is asked in the set with which it was trained; a file overrides it."""
+    tok.save(tmp_path)
+    assert Tokenizer.load(tmp_path).prompts == DEFAULT
+    other = replace(DEFAULT, system="Be brief.", number="{question} How many?")
+    Tokenizer(tok.bpe, prompts=other).save(tmp_path)
+    again = Tokenizer.load(tmp_path)
+    again.use_prompts(None)
+    assert again.prompts == other
+    (tmp_path / "set.json").write_text(json.dumps(asdict(DEFAULT)), encoding="utf-8")
+    again.use_prompts(tmp_path / "set.json")
+    assert again.prompts == DEFAULT
+    (tmp_path / "prompts.json").unlink()
+    assert Tokenizer.load(tmp_path).prompts == DEFAULT
+
+
+def test_the_system_line_of_a_set_wins_over_the_chat_templates(tok):
+    def begin(template, system):
+        prompts = replace(DEFAULT, system=system)
+        return tok.decode(Tokenizer(tok.bpe, {"chat_template.jinja": template}, prompts).prefix([]))
+
+    user = "<|im_start|>user\n"
+    assert begin("", None) == user
+    assert begin(SYSTEM, None) == f"<|im_start|>system\n{SYSTEM}<|im_end|>\n{user}"
+    for template in ("", SYSTEM):
+        wanted = f"<|im_start|>system\nBe brief.<|im_end|>\n{user}"
+        assert begin(template, "Be brief.") == wanted
 
 
 def test_another_vocabulary_is_refused(tmp_path):

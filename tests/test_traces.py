@@ -13,12 +13,13 @@ import rl
 from data.rooms import balance, floor, rationales, spatial, traces
 from data.rooms.scene import camera_from_json
 from nanoladder import checkpoint
+from nanoladder.answers import in_tags, parse_thought
 from nanoladder.checkpoint import BASE
 from nanoladder.command import UserError
 from nanoladder.files import read_jsonl
 from nanoladder.image import ImageConfig
 from nanoladder.prompts import THINK, prompt_text, target_text
-from nanoladder.rewards import in_tags, parse_thought, reward, score_answer
+from nanoladder.rewards import reward, score_answer
 from nanoladder.schema import read_kinds, read_rows
 from nanoladder.tokenizer import Tokenizer
 
@@ -331,7 +332,7 @@ def test_rows_are_read_as_they_are_asked(made):
         ({}, None),
         ({"question_type": "object count"}, None),
         ({"solution": "3"}, "cold.jsonl:1: a solution must be <think>"),
-        ({"solution": 3}, "cold.jsonl:1: a solution must be <think>"),
+        ({"solution": 3}, "cold.jsonl:1: field 'solution' must be of type str"),
         (
             {"solution": "<think>x</think><answer></answer>", "question_type": "object count"},
             "must be a number",

@@ -7,21 +7,23 @@ import dataclasses
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 
 import pytest
 import torch
-from conftest import ROOT, prepare
+from conftest import ROOT, prepare, torchrun
 
 import eval as evaluate
 import rl
 import train
 from data.rooms.recipe import SETTINGS, Rooms
 from nanoladder import checkpoint, scoring
-from nanoladder.command import UserError
+from nanoladder.command import Stopped, UserError
 from nanoladder.files import read_json, read_jsonl, write_json
 from nanoladder.image import ImageConfig, preprocess
+from nanoladder.loop import Loop
 from nanoladder.lora import LINEARS
 from nanoladder.model import PRESETS, Qwen2_5_VL
 from nanoladder.photos import load_image
@@ -29,7 +31,6 @@ from nanoladder.runtime import start_runtime
 from nanoladder.schema import DATA_TYPES, rows_of
 from nanoladder.tokenizer import Tokenizer, config_for_tokenizer
 
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
 TINY = [
     *("--steps", "6", "--batch-size", "4", "--micro-batch-size", "2", "--eval-rows", "12"),
     *("--eval-every", "1000", "--save-every", "2", "--init", "scratch", "--preset", "nano"),
@@ -59,7 +60,7 @@ def run(rooms, out, *flags, stage="1"):
 def run_on_two_ranks(*runs):
     """Runs of train.py, each with its flags, one after the other on the same two ranks."""
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    command = [*TORCHRUN, __file__, json.dumps(runs)]
+    command = [*torchrun(), __file__, json.dumps(runs)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, env=env)
     assert done.returncode == 0, done.stderr.decode(errors="replace")
 
@@ -98,12 +99,12 @@ def spatial_rooms(tmp_path_factory):
 def test_a_run_leaves_what_the_readme_says(finished):
     assert {p.name for p in finished.iterdir()} == {
         *("checkpoint", "run.json", "metrics.jsonl", "scores.json", "predictions.jsonl"),
-        *("samples.png", "report.html"),
+        *("samples.png", "report.html", ".lock"),
     }
     scores = read_json(finished / "scores.json")["localization"]
     for split in ("test", "ood"):
         parts = ("iou", "acc50", "valid_json", "label_f1", "constant_iou")
-        assert {*parts, "interval", "n", "levels"} == set(scores[split])
+        assert {*parts, "interval", "n", "levels", "cut"} == set(scores[split])
         assert all(0 <= scores[split][k] <= 1 for k in parts)
     about = read_json(finished / "run.json")
     assert about["settings"]["seed"] == 0 and about["settings"]["recipe"] == "rooms"
@@ -120,16 +121,20 @@ def test_a_finished_run_is_never_overwritten(finished, rooms):
         run(rooms, finished.parent / "new", "--resume")
 
 
-def test_a_killed_run_resumes_bit_for_bit(finished, rooms, tmp_path, monkeypatch):
+def test_a_killed_and_a_stopped_run_resume_bit_for_bit(finished, rooms, tmp_path, monkeypatch):
+    """Killed when it has saved step 2, and stopped by Ctrl-C in step 5, which is then saved."""
+
     class Killed(Exception):
         pass
 
-    save = checkpoint.save_state
-
-    def save_and_die(folder, state):
+    def save_and_die(folder, state, save=checkpoint.save_state):
         save(folder, state)
-        if state["step"] == 4:
-            raise Killed
+        raise Killed
+
+    def end_step(loop, end_step=Loop.end_step):
+        if loop.step == 5:
+            signal.raise_signal(signal.SIGINT)
+        end_step(loop)
 
     cut = tmp_path / "cut"
     with monkeypatch.context() as patch, pytest.raises(Killed):
@@ -143,6 +148,9 @@ def test_a_killed_run_resumes_bit_for_bit(finished, rooms, tmp_path, monkeypatch
     with pytest.raises(UserError, match="setting climb .*another version"):
         run(rooms, cut, "--resume")
     write_json(cut / "run.json", about)
+    with monkeypatch.context() as patch, pytest.raises(Stopped, match="step 5 of 6 steps"):
+        patch.setattr(Loop, "end_step", end_step)
+        run(rooms, cut, "--resume")
     run(rooms, cut, "--resume")
     whole, resumed = weights(finished), weights(cut)
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
@@ -168,8 +176,10 @@ def test_tokens_that_a_stage_never_uses_keep_their_embeddings(rooms, tmp_path):
 
 
 def test_a_frozen_vision_encoder_stays_as_it_is(finished, rooms, tmp_path):
-    flags = ["--init", str(finished), "--freeze-vision", "--steps", "2", "--eval-rows", "1"]
+    flags = ["--init", str(finished), "--freeze-vision", "--steps", "2", "--eval-rows", "0"]
     run(rooms, tmp_path / "out", *flags)
+    assert not (tmp_path / "out" / "scores.json").exists()  # with 0 rows none are wanted
+    assert (tmp_path / "out" / "report.html").exists()
     before, after = weights(finished), weights(tmp_path / "out")
     same = {name for name in before if torch.equal(before[name], after[name])}
     assert same == {name for name in before if name.startswith("visual.")}
@@ -204,6 +214,9 @@ def test_stage_0_trains_and_its_checkpoint_feeds_stage_1(rooms, tmp_path):
 def test_stage_2_mixes_kinds_and_scores_each_benchmark(spatial_rooms, tmp_path, capsys):
     out, flags = tmp_path / "out", ["--questions-per-sequence", "2", "--eval-every", "3"]
     run(spatial_rooms, out, "--steps", "3", "--eval-rows", "8", *flags, stage="2")
+    before, memory, _ = capsys.readouterr().out.partition("\nmemory with the largest pictures")
+    assert memory and before.count("\n") < 23  # it fits on a screen
+    assert max(map(len, before.splitlines())) <= 100
     scores = read_json(out / "scores.json")
     benchmarks = {"rooms-si", "rooms-mv", "rooms-video"}
     twins, others = (
@@ -289,12 +302,13 @@ def test_a_qwen_folder_goes_through_grpo_and_eval(rooms, small_qwen, tmp_path, m
     """With LoRA: afterwards it is a plain folder that eval.py takes."""
     recomputed = []
 
-    def spy(s, model, recompute, prepare_model=rl.prepare_model):
-        recomputed.append(recompute)
-        prepare_model(s, model, recompute)
+    def spy(s, model, frozen, recompute, prepare_model=rl.prepare_model):
+        recomputed.append(recompute and not frozen)
+        prepare_model(s, model, frozen, recompute)
 
     monkeypatch.setattr(rl, "prepare_model", spy)
-    flags = ["--task", "localization", "--steps", "1", "--prompts", "2", "--max-new-tokens", "4"]
+    flags = ["--task", "localization", "--steps", "1", "--prompts-per-step", "2"]
+    flags += ["--max-new-tokens", "4"]
     flags += ["--eval-rows", "1", "--lora-rank", "2", "--data", str(rooms)]
     rl.main(["--model", str(small_qwen), *flags, "--out", str(tmp_path / "rl")])
     settings = settings_of(tmp_path / "rl")
@@ -314,7 +328,7 @@ def test_a_qwen_folder_trains_with_lora_and_is_a_plain_one_after(rooms, small_qw
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert before.keys() == after.keys() and changed
     assert all(name.split(".")[-2] in LINEARS and name.endswith("weight") for name in changed)
-    assert Tokenizer.load(tmp_path / "out" / "checkpoint").has_system
+    assert Tokenizer.load(tmp_path / "out" / "checkpoint").system
 
 
 # ---------------------------------------------------------------- several ranks
@@ -410,7 +424,7 @@ def test_a_script_prints_one_line(tmp_path):
         (data / split).mkdir(parents=True)
         (data / split / "localization.jsonl").write_text(text, encoding="utf-8")
     command = [sys.executable, "train.py", "--data", str(data), "--out", str(out), *BOXES]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8")
     assert done.returncode == 2
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
     assert "localization.jsonl:1" in done.stderr and not out.exists()

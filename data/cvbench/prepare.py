@@ -7,7 +7,6 @@ The parquet files hold the pictures themselves. Every question is a choice, and 
 becomes "A". This converter needs pip install -e '.[bench]'.
 """
 
-from functools import partial
 from pathlib import Path
 
 from data.convert import (
@@ -22,7 +21,7 @@ from data.convert import (
     strings,
 )
 from nanoladder.benchmarks import CV_SOURCES, CV_TASKS
-from nanoladder.command import run_script
+from nanoladder.process import run_script
 
 PUBLISHED = 1438 + 1200
 FETCH = "fetch nyu-visionx/CV-Bench as --help says"
@@ -31,7 +30,7 @@ FETCH = "fetch nyu-visionx/CV-Bench as --help says"
 def main(argv):
     s = read_settings(argv, __doc__, "CV-Bench", "cvbench")
     paths = [need(Path(s.source) / name, FETCH) for name in ("test_2d.parquet", "test_3d.parquet")]
-    files = {"spatial.jsonl": (ParquetRows(paths), partial(to_row, Path(s.out) / "test"))}
+    files = {"spatial.jsonl": (ParquetRows(paths), to_row)}
     convert(s, "test", files, PUBLISHED)
 
 
@@ -48,6 +47,7 @@ def to_row(folder, number, raw):
         "question_type": CV_TASKS[task],
         "task": task,
         "source": known(raw, "source", CV_SOURCES),
+        "prompt": raw.get("prompt"),  # the question and its choices in the benchmark's own words
     }
 
 

@@ -20,8 +20,9 @@ from pathlib import Path
 
 import numpy as np
 
-from nanoladder.command import UserError, parse, run_script, setting
+from nanoladder.command import UserError, parse, setting
 from nanoladder.files import read_jsonl, write_json
+from nanoladder.process import run_script
 from nanoladder.rewards import relative_accuracy
 from nanoladder.summaries import best_number
 

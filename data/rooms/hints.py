@@ -19,13 +19,15 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from PIL import Image
 
 from data.rooms.scene import camera_from_json
 from data.rooms.spatial import angle
-from nanoladder.command import UserError, parse, run_script, setting
+from nanoladder.command import UserError, parse, setting
 from nanoladder.files import read_jsonl, write_jsonl
+from nanoladder.process import run_script
 
 
 @dataclass
@@ -37,7 +39,9 @@ class Settings:
     hints: str = setting(
         "boxes", "what the hint tells: boxes, or boxes and directions", ("boxes", "directions")
     )
-    out: str | None = setting(None, "data folder to write; by default datasets/rooms-hints-HINTS")
+    out: str | None = setting(
+        None, "data folder to write; by default datasets/rooms-hints-HINTS", writes="folder"
+    )
 
 
 def main(argv):
@@ -54,12 +58,16 @@ def main(argv):
     }
     if not any(hinted.values()):
         raise UserError(f"{data}: no row asks for a relative direction in a single picture")
-    for split, rows in hinted.items():
-        for name in sorted({name for row in rows for name in row["image"]}):
-            (out / split / name).parent.mkdir(parents=True, exist_ok=True)
-            _link(data / split / name, out / split / name)
-        if rows:
-            write_jsonl(out / split / "spatial.jsonl", rows)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f"{out.name}.", dir=out.parent) as partial:
+        new = Path(partial, "new")
+        for split, rows in hinted.items():
+            for name in sorted({name for row in rows for name in row["image"]}):
+                (new / split / name).parent.mkdir(parents=True, exist_ok=True)
+                _link(data / split / name, new / split / name)
+            if rows:
+                write_jsonl(new / split / "spatial.jsonl", rows)
+        new.rename(out)  # a folder that is there is whole
     print(f"{out}: " + ", ".join(f"{split} {len(rows)} rows" for split, rows in hinted.items()))
 
 

@@ -23,13 +23,12 @@ A room gives a picture, eight views and a walk, as far as they are asked for. Ea
 rooms-si, rooms-mv and rooms-video are the spatial rows of test by data_type. Those of ood are their
 out-of-domain twins. data.rooms.baselines measures what can be guessed in them.
 
-An interrupted command goes on where it was if it is started again. --traces may also be added
-later. The same settings give the same bytes, whatever --workers is.
+An interrupted command goes on where it was if it is started again. Every file is written beside
+its place and then renamed, and those of train come last: what is there is whole. --traces may also
+be added later. The same settings give the same bytes, whatever --workers is.
 """
 
-import os
 import shutil
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -54,85 +53,104 @@ from data.rooms.scene import (
 )
 from data.rooms.seeing import ALBUM, Sight, album_rows, depth_levels, seeing_rows, tour_rows
 from data.rooms.spatial import room_facts
-from nanoladder.command import UserError, parse, progress, run_script, setting
-from nanoladder.files import read_json, read_jsonl, write_json, write_jsonl
+from data.rooms.workers import run_jobs
+from nanoladder.command import Stopped, UserError, parse, progress, setting
+from nanoladder.files import is_unused, lock, read_json, read_jsonl, write_json, write_jsonl
+from nanoladder.process import cpu_cores, run_script
 
 VERSION = 2  # raise it when rows change meaning, so that older folders are refused
 PAPER = {"pictures": 5929, "view_sets": 5752, "videos": 9000}  # SpatialLadder-26k, section 3
 SHARD = 50  # rooms that a worker makes at a time; a finished shard is never made again
+ROOMS = {"low": 0, "high": 10**7}
 ALBUM_EVERY = 10  # rooms for each album, which asks about the pictures of up to ALBUM of them
 
 
 @dataclass
 class Settings:
-    out: str = setting("datasets/rooms", "data folder to write")
-    pictures: int = setting(PAPER["pictures"], "training rooms with a single picture")
+    out: str = setting("datasets/rooms", "data folder to write", writes="folder")
+    pictures: int = setting(PAPER["pictures"], "training rooms with a single picture", **ROOMS)
     view_sets: int | None = setting(
-        None, "training rooms with eight views; by default in the paper's proportion to --pictures"
+        None, "training rooms with eight views; by default in the paper's proportion", **ROOMS
     )
     videos: int | None = setting(
-        None, "training rooms with a 16-frame walk; by default in the paper's proportion"
+        None, "training rooms with a 16-frame walk; by default in the paper's proportion", **ROOMS
     )
-    held_out: int = setting(500, "rooms in each of val, test and ood, with the same modalities")
-    size: int = setting(96, "side of a frame in pixels")
-    questions: int = setting(1, "spatial rows for each picture, view set and walk, on average")
+    held_out: int = setting(500, "rooms in each of val, test and ood, as those of train", **ROOMS)
+    size: int = setting(96, "side of a frame in pixels", low=16, high=4096)
+    questions: int = setting(
+        1, "spatial rows for each picture, view set and walk, on average", low=1, high=1000
+    )
     seeing: bool = setting(False, "write stage 0's questions as well")
     index_images: bool = setting(
         False, "write the targets of stage 0's dense loss: what each pixel shows, and where it is"
     )
-    traces: int = setting(0, "rows of train/cold.jsonl to write, if there is no such file yet")
-    seed: int = setting(0, "seed of all rooms; splits never share a room")
-    workers: int = setting(os.cpu_count() or 1, "processes")
+    traces: int = setting(0, "rows of train/cold.jsonl, if there is no such file yet", **ROOMS)
+    seed: int = setting(0, "seed of all rooms; splits never share a room", low=0, high=2**31)
+    workers: int = setting(cpu_cores(), "processes", low=1, high=1024)
 
 
-def main(argv):
+def read_settings(argv):
+    """The Settings of a command line, with the paper's proportions where it names no numbers."""
     s = parse(Settings, argv, doc=__doc__)
     for name in ("view_sets", "videos"):
         if getattr(s, name) is None:
             setattr(s, name, round(s.pictures * PAPER[name] / PAPER["pictures"]))
+    if not _rooms(s, "train"):
+        raise UserError("no rooms to make: --pictures, --view-sets and --videos are all 0")
+    return s
+
+
+def main(argv):
+    s = read_settings(argv)
     root = Path(s.out)
-    _claim(root, s)
-    jobs = [
-        (s, split, shard)
-        for split in SPLITS
-        for shard in range(-(-_rooms(s, split) // SHARD))
-        if not _done_file(root, split, shard).exists()
-    ]
-    with ProcessPoolExecutor(s.workers) as pool:
-        futures = [pool.submit(make_shard, *job) for job in jobs]
-        with progress(total=len(jobs) * SHARD, desc="rooms", unit="room", smoothing=0.1) as bar:
-            for future in as_completed(futures):
-                future.result()
-                bar.update(SHARD)
-    for split in SPLITS:
+    if not (is_unused(root) or (root / "prepare.json").exists()):
+        raise UserError(f"{root} holds other files: name another folder with --out")
+    if keys := other_settings(root, s):
+        raise UserError(
+            f"{root / 'prepare.json'} differs in {', '.join(keys)}: the folder was made with other "
+            "settings, or by another version of data/rooms. Delete it, or name another --out."
+        )
+    root.mkdir(parents=True, exist_ok=True)
+    with lock(root):
+        write_json(root / "prepare.json", about(s))
+        try:
+            make_rooms(s, root)
+        except Stopped as stop:
+            raise Stopped(stop.signal, f"{root}: the same command goes on from here") from None
+    print(f"{root}: " + ", ".join(f"{split} {_rooms(s, split)} rooms" for split in SPLITS))
+
+
+def about(s):
+    """What prepare.json holds: all that decides what is written, but for the traces."""
+    told = {"recipe": "rooms", "version": VERSION} | asdict(s) | {"names": list(NAMES)}
+    return {name: v for name, v in told.items() if name not in ("out", "workers", "traces")}
+
+
+def other_settings(root, s):
+    """Names of the settings in which a folder's prepare.json differs from `s`; none without it."""
+    path, now = root / "prepare.json", about(s)
+    made = read_json(path) if path.exists() else now
+    return [key for key in now | made if now.get(key) != made.get(key)]
+
+
+def make_rooms(s, root):
+    """Make what the folder lacks."""
+    shards = [(split, k) for split in SPLITS for k in range(-(-_rooms(s, split) // SHARD))]
+    jobs = [(s, *shard) for shard in shards if not _done_file(root, *shard).exists()]
+    before = len(shards) - len(jobs)
+    print(f"{root}: {len(shards)} parts of up to {SHARD} rooms, {before} made before", flush=True)
+    with progress(total=len(jobs) * SHARD, desc="rooms", unit="room", smoothing=0.1) as bar:
+        for _ in run_jobs(make_shard, jobs, s.workers):
+            bar.update(SHARD)
+    for split in reversed(SPLITS):  # train last, so that nobody trains without the other splits
         _merge(s, root, split)
     cold = root / "train" / "cold.jsonl"
     if s.traces and not cold.exists():
         write_jsonl(cold, traces_from_truth(root / "train", s.traces, s.seed))
-    if not (root / "contact_sheet.png").exists():
-        contact_sheet(root / "contact_sheet.png", seed=s.seed)
-    print(f"{root}: " + ", ".join(f"{split} {_rooms(s, split)} rooms" for split in SPLITS))
-
-
-def _claim(root, s):
-    """Write prepare.json.
-
-    UserError where the folder was made with other settings, or by another version of this code.
-    """
-    now = {"recipe": "rooms", "version": VERSION} | asdict(s)
-    for name in ("out", "workers", "traces"):  # these do not change what else is written
-        del now[name]
-    now["names"] = list(NAMES)
-    path = root / "prepare.json"
-    made = read_json(path) if path.exists() else now
-    if made != now:
-        keys = [key for key in now | made if now.get(key) != made.get(key)]
-        raise UserError(
-            f"{path} differs in {', '.join(keys)}: the folder was made with other settings, or by "
-            "another version of data/rooms. Delete it, or name another folder with --out."
-        )
-    root.mkdir(parents=True, exist_ok=True)
-    write_json(path, now)
+    if not (sheet := root / "contact_sheet.png").exists():
+        partial = sheet.with_name("contact_sheet.partial.png")
+        contact_sheet(partial, seed=s.seed)
+        partial.replace(sheet)
 
 
 def _wanted(s, split):
@@ -293,14 +311,15 @@ def _make_album(s, split, index, shown, rows):
 
 
 def _merge(s, root, split):
-    """Join the shards' rows in order and delete the parts; a kind that has no parts is joined
-    already.
+    """Join the shards' rows in order and delete the parts.
 
     The spatial parts hold room_facts. balance() chooses among them here, because it needs all
     rooms.
     """
     folder = root / split
     for kind in reversed(_kinds(s)):
+        if (folder / "scenes.jsonl").exists():  # the last kind, so all are joined already
+            break
         parts = sorted((folder / "parts").glob(f"{kind}-*.jsonl"))
         if parts and kind == "spatial":
             write_jsonl(folder / "spatial.jsonl", _spatial_rows(s, split, parts))

@@ -25,8 +25,8 @@ import numpy as np
 from data.rooms.floor import Sights, first_seen, tour, turn
 from data.rooms.seeing import PICTURES
 from data.rooms.spatial import box_distance, box_gaps, framed_corners
+from nanoladder.answers import in_tags
 from nanoladder.files import read_jsonl
-from nanoladder.rewards import in_tags
 
 # ---------------------------------------------------------------- one function for each question
 # type Each returns the values that fill the phrases of RATIONALES. The words are those of stage 0's

@@ -13,20 +13,28 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
+from data.rooms import prepare
 from data.rooms.curriculum import asked_objects, plan_curriculum
 from data.rooms.dense import DenseLoss, dense_targets
-from data.rooms.prepare import VERSION
 from data.rooms.questions import LOCATE, NAMES
 from data.rooms.rationales import RATIONALES
 from data.rooms.spatial import PHRASES, SECTORS
+from nanoladder.answers import in_tags
 from nanoladder.command import UserError
+from nanoladder.files import is_unused
+from nanoladder.process import run_child
 from nanoladder.prompts import THINK, prompt_text, target_text
 from nanoladder.recipe import Recipe
-from nanoladder.rewards import in_tags
 from nanoladder.runtime import cosine_schedule
 from nanoladder.schema import DATA_TYPES, file_of, scored_kinds
 
 ROOT = Path(__file__).parent.parent.parent
+# data.rooms.prepare as the child of a training: it ends when the training does.
+MAKE_ROOMS = """
+from data.rooms import prepare, workers
+workers.end_with_stdin()
+prepare.run_script(prepare.main)
+"""
 KINDS = ("localization", "seeing", "floor", "map_arithmetic", *DATA_TYPES, "cold")
 BASE, BOXES, SPATIAL = "datasets/rooms-base", "datasets/rooms", "datasets/rooms-spatial"
 # Every stage also asks some questions of the stages before, because a model of this size forgets
@@ -76,7 +84,7 @@ PREPARE["cold"] = (9600, 1200, [*PREPARE["2"][2], "--traces", "250000"])
 
 
 class Rooms(Recipe):
-    name, version = "rooms", VERSION
+    name, version = "rooms", prepare.VERSION
 
     def settings(self, stage):
         return SETTINGS.get(stage, {})
@@ -90,19 +98,28 @@ class Rooms(Recipe):
         needed += [
             data / split / file_of(k) for k in scored_kinds(kinds) for split in ("val", "ood")
         ]
-        if all(path.exists() for path in needed):
+        missing = next((path for path in needed if not path.exists()), None)
+        if missing is None:
             return
-        if data.exists() and any(data.iterdir()) and not (data / "prepare.json").exists():
-            missing = next(path for path in needed if not path.exists())
+        if data.exists() and not data.is_dir():
+            raise UserError(f"--data {data}: this is a file; name a folder")
+        if not (is_unused(data) or (data / "prepare.json").exists()):
             raise UserError(
                 f"{missing} is missing, and {data} holds other files, so no rooms are made there: "
                 "name another folder with --data"
             )
         rooms, several, flags = PREPARE[stage]
         counts = ["--pictures", str(rooms), "--view-sets", str(several), "--videos", str(several)]
-        command = ["-m", "data.rooms.prepare", "--out", str(data.resolve()), *counts, *flags]
-        print("making rooms: python " + " ".join(command), flush=True)
-        if subprocess.run([sys.executable, *command], cwd=ROOT).returncode:
+        argv = ["--out", str(data.resolve()), *counts, *flags]
+        command = "python -m data.rooms.prepare " + " ".join(argv)
+        if others := prepare.other_settings(data, prepare.read_settings(argv)):
+            raise UserError(
+                f"{missing} is missing, and {data} was begun with other settings "
+                f"({', '.join(others)}): finish it with its own command, or delete it or name "
+                f"another --data; this makes a complete one: {command}"
+            )
+        print(f"making rooms: {command}", flush=True)
+        if run_child([sys.executable, "-c", MAKE_ROOMS, *argv], cwd=ROOT, stdin=subprocess.PIPE):
             raise UserError(f"making the rooms in {data} failed; the reason is above")
 
     def select(self, s, rows):
@@ -175,8 +192,9 @@ def used_tokens(rows, tokenizer, image_config, size):
     """Bool [size]: the tokens in a sample of the rows' questions and answers."""
     used = torch.zeros(size, dtype=torch.bool)
     for row in rows[:: max(1, len(rows) // 20_000)]:
-        used[tokenizer.question(prompt_text(row))] = True
-        used[tokenizer.answer(target_text(row, image_config))] = True
+        prompts = tokenizer.prompts
+        used[tokenizer.question(prompt_text(row, prompts))] = True
+        used[tokenizer.answer(target_text(row, image_config, prompts))] = True
     return used
 
 

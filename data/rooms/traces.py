@@ -21,9 +21,10 @@ import torch
 from data.rooms.rationales import shuffled, trace_row, traces_from_truth
 from nanoladder.batches import encode_prompt
 from nanoladder.checkpoint import Policy
-from nanoladder.command import UserError, parse, progress, run_script, setting
-from nanoladder.files import read_jsonl, write_jsonl
+from nanoladder.command import UserError, parse, progress, setting
+from nanoladder.files import lock, read_jsonl, write_jsonl
 from nanoladder.generate import generate
+from nanoladder.process import run_script
 from nanoladder.rewards import reward
 from nanoladder.runtime import start_runtime
 from nanoladder.schema import read_rows
@@ -34,15 +35,17 @@ PAPER = 1255  # traces of SpatialLadder's cold start
 @dataclass
 class Settings:
     data: str = setting("datasets/rooms-spatial", "data folder with train/spatial.jsonl")
-    traces: int = setting(PAPER, "traces to write")
+    traces: int = setting(PAPER, "traces to write", low=1, high=10**7)
     traces_from: str | None = setting(
         None, "run folder or Qwen2.5-VL folder whose answers to take instead of the truth"
     )
-    tries: int = setting(8, "answers to sample for each question, at temperature 1")
-    max_new_tokens: int = setting(
-        1024, "length in tokens at which an answer is cut off and dropped"
+    tries: int = setting(
+        8, "answers to sample for each question, at temperature 1", low=1, high=1000
     )
-    seed: int = setting(0, "seed of the choice of questions and of the sampling")
+    max_new_tokens: int = setting(
+        1024, "length in tokens at which an answer is dropped", low=1, high=10**5
+    )
+    seed: int = setting(0, "seed of the choice of questions, and of sampling", low=0, high=2**31)
 
 
 def traces_from_model(folder, s, batch_size=16):
@@ -51,7 +54,8 @@ def traces_from_model(folder, s, batch_size=16):
     folder: of the training split. The questions are tried in a random order.
     """
     device = start_runtime().device
-    model, tokenizer, image_config = Policy.load(s.traces_from, device=device)
+    policy = Policy.load(s.traces_from, device=device)
+    model, tokenizer = policy.model, policy.tokenizer
     raw, rows = read_jsonl(folder / "spatial.jsonl"), read_rows(folder / "spatial.jsonl")
     for row in rows:
         row.think = True
@@ -61,7 +65,8 @@ def traces_from_model(folder, s, batch_size=16):
     for first in range(0, len(order), batch_size):
         asked = order[first : first + batch_size]
         prompts = [
-            encode_prompt(rows[i], tokenizer, image_config, model.config, ask=True) for i in asked
+            encode_prompt(rows[i], tokenizer, policy.image_config, model.config, ask=True)
+            for i in asked
         ]
         texts = generate(
             model,
@@ -88,6 +93,14 @@ def traces_from_model(folder, s, batch_size=16):
 def main(argv):
     s = parse(Settings, argv, doc=__doc__)
     folder = Path(s.data) / "train"
+    if not (folder / "spatial.jsonl").is_file():
+        raise UserError(f"{folder / 'spatial.jsonl'}: no such file; name the rooms with --data")
+    with lock(s.data):
+        write_traces(folder, s)
+
+
+def write_traces(folder, s):
+    """Write folder/cold.jsonl. UserError where it exists, or where there is no trace to write."""
     target = folder / "cold.jsonl"
     if target.exists():
         raise UserError(f"{target} exists already; delete it to make other traces")

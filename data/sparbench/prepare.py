@@ -9,7 +9,6 @@ the camera's motions, "move_right:0.4,rotate_up:5". This converter needs pip ins
 """
 
 import re
-from functools import partial
 from pathlib import Path
 from string import ascii_uppercase
 
@@ -24,7 +23,8 @@ from data.convert import (
     read_settings,
 )
 from nanoladder.benchmarks import SPAR_TASKS
-from nanoladder.command import UserError, run_script
+from nanoladder.command import UserError
+from nanoladder.process import run_script
 
 PUBLISHED = 7211
 FETCH = "fetch jasonzhango/SPAR-Bench as --help says"
@@ -38,17 +38,17 @@ def main(argv):
     paths = sorted(need(Path(s.source) / "data", FETCH).glob("test-*.parquet"))
     if not paths:
         raise UserError(f"{s.source}/data has no test-*.parquet: {FETCH}")
-    files = {"spatial.jsonl": (ParquetRows(paths), partial(to_row, Path(s.out) / "test"))}
+    files = {"spatial.jsonl": (ParquetRows(paths), to_row)}
     convert(s, "test", files, PUBLISHED)
 
 
 def to_row(folder, number, raw):
     task, question, options = known(raw, "task", SPAR_TASKS), field(raw, "question", str), None
-    question_type = SPAR_TASKS[task]
+    question_type, own_prompt = SPAR_TASKS[task], question
     if question_type == "choice":
         question, options = split_options(question)
     if task in WITH_COORDINATES:
-        question += "\n" + COORDINATES
+        question, own_prompt = (f"{text}\n{COORDINATES}" for text in (question, own_prompt))
     pictures = [field(picture, "bytes", bytes) for picture in field(raw, "image", list)]
     names = [f"{number:06d}-{k}" for k in range(len(pictures))]
     return {
@@ -60,6 +60,7 @@ def to_row(folder, number, raw):
         "data_type": "single_image" if len(pictures) == 1 else "multi_view",
         "question_type": question_type,
         "task": task,
+        **({"prompt": own_prompt} if options else {}),
         **({"unit": "m"} if question_type == "absolute distance" else {}),
     }
 

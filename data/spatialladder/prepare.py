@@ -27,7 +27,7 @@ from data.convert import (
     read_settings,
     strings,
 )
-from nanoladder.command import run_script
+from nanoladder.process import run_script
 from nanoladder.schema import DATA_TYPES, PAPER_CHOICES, PAPER_UNITS
 
 PUBLISHED = 5928 + 20_680  # as published; the paper counts 26,610
@@ -36,12 +36,12 @@ FETCH = "fetch hongxingli/SpatialLadder-26k as --help says"
 
 def main(argv):
     s = read_settings(argv, __doc__, "SpatialLadder-26k", "spatialladder")
-    source, folder = Path(s.source), Path(s.out) / "train"
+    source = Path(s.source)
     boxes = need(source / "spld_grounding_data.jsonl", FETCH)
     spatial = need(source / "spld_spatial_data.jsonl", FETCH)
     files = {
-        "localization.jsonl": (json_rows(boxes), partial(localization_row, source, folder)),
-        "spatial.jsonl": (json_rows(spatial), partial(spatial_row, source, folder)),
+        "localization.jsonl": (json_rows(boxes), partial(localization_row, source)),
+        "spatial.jsonl": (json_rows(spatial), partial(spatial_row, source)),
     }
     convert(s, "train", files, PUBLISHED)
 
@@ -68,12 +68,15 @@ def spatial_row(source, folder, number, raw):
 
 def _shared(source, folder, raw):
     """The fields that both kinds of rows have."""
-    names = [name.removeprefix("images/") for name in strings(raw, "image")]
-    roots = [source / "images", source]  # one release of the archive has the folder, one has not
+    images = []
+    for name in strings(raw, "image"):
+        name = name.removeprefix("images/")  # one release of the archive has the folder, one not
+        images.append(keep_file(find_image(source, [f"images/{name}", name]), folder, name))
     return {
         "question_id": field(raw, "question_id", int),
-        "question": field(raw, "question", str),
-        "image": [keep_file(find_image(roots, name), folder, name) for name in names],
+        # Where an image goes is marked in some questions. Here all images come first.
+        "question": field(raw, "question", str).replace("<image>", "").strip(),
+        "image": images,
         "data_type": known(raw, "data_type", DATA_TYPES),
     }
 

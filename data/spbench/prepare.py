@@ -24,7 +24,7 @@ from data.convert import (
     strings,
     vsi_row,
 )
-from nanoladder.command import run_script
+from nanoladder.process import run_script
 
 PUBLISHED = 1009 + 319
 PARTS = {"SPBench-SI": "single_image", "SPBench-MV": "multi_view"}
@@ -40,19 +40,18 @@ def main(argv):
         for part, path in paths.items()
         for where, raw in ParquetRows([path])
     ]
-    files = {"spatial.jsonl": (rows, partial(to_row, source, Path(s.out) / "test"))}
+    files = {"spatial.jsonl": (rows, partial(to_row, source))}
     convert(s, "test", files, PUBLISHED)
 
 
 def to_row(source, folder, number, raw):
     part, scene = raw["part"], field(raw, "scene_name", str)
-    # The archives can be unpacked in three ways.
-    roots = [source / f"{part}-images", source / part / "images", source / "images"]
-    names = [f"{scene}/{frame}" for frame in strings(raw, "images")]
-    return vsi_row(raw) | {
-        "image": [keep_file(find_image(roots, name), folder, f"{part}/{name}") for name in names],
-        "data_type": PARTS[part],
-    }
+    images = []
+    for frame in strings(raw, "images"):
+        name, roots = f"{scene}/{frame}", (f"{part}-images", f"{part}/images", "images")
+        path = find_image(source, [f"{root}/{name}" for root in roots])  # unpacked in three ways
+        images.append(keep_file(path, folder, f"{part}/{name}"))
+    return vsi_row(raw) | {"image": images, "data_type": PARTS[part]}
 
 
 if __name__ == "__main__":

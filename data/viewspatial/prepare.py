@@ -25,8 +25,8 @@ from data.convert import (
     strings,
 )
 from nanoladder.benchmarks import VIEW_TASKS
-from nanoladder.command import UserError, run_script
 from nanoladder.files import read_json
+from nanoladder.process import run_script
 
 PUBLISHED = 5712
 FETCH = "fetch lidingm/ViewSpatial-Bench as --help says"
@@ -36,11 +36,9 @@ def main(argv):
     s = read_settings(argv, __doc__, "ViewSpatial-Bench", "viewspatial")
     source = Path(s.source)
     path = need(source / "ViewSpatial-Bench.json", FETCH)
-    questions = read_json(path)
-    if not isinstance(questions, list):
-        raise UserError(f"{path}: not a list of questions; fetch it again")
-    rows = [(f"{path}: row {number}", raw) for number, raw in enumerate(questions)]
-    files = {"spatial.jsonl": (rows, partial(to_row, source, Path(s.out) / "test"))}
+    questions = enumerate(read_json(path, of=list))
+    rows = [(f"{path}: row {number}", raw) for number, raw in questions]
+    files = {"spatial.jsonl": (rows, partial(to_row, source))}
     convert(s, "test", files, PUBLISHED)
 
 
@@ -52,7 +50,7 @@ def to_row(source, folder, number, raw):
         "question": field(raw, "question", str),
         "options": lettered(field(raw, "choices", str).strip().split("\n")),
         "answer": field(raw, "answer", str).strip().split(".")[0],
-        "image": [keep_file(find_image([source], name), folder, name) for name in names],
+        "image": [keep_file(find_image(source, [name]), folder, name) for name in names],
         "data_type": "single_image" if len(names) == 1 else "multi_view",
         "question_type": VIEW_TASKS[task],
         "task": task,

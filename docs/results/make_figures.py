@@ -49,7 +49,7 @@ def save(figure, name):
 @torch.no_grad()
 def encoder(predictions):
     """What the base's output head names at each image token, as the dense loss applies it."""
-    model, tokenizer, image_config = Policy.load(BASE)
+    model, tokenizer, image_config, _ = Policy.load(BASE)
     ids = [tokenizer.encode(" " + name)[0] for name in NAMES]
     paths = list(dict.fromkeys(p["images"][0] for p in predictions if p["level"] == 3))[:3]
     figure, axes = plt.subplots(1, 2 * len(paths), figsize=(14, 2.6), layout="constrained")
@@ -187,10 +187,10 @@ def sampled(run, data):
     row = next(row for row in rows if row.data_type == "single_image")
     row.think = True
     check_images([row])
-    prompt = encode_prompt(row, *policy[1:], policy.model.config, ask=True)
+    prompt = encode_prompt(row, *policy[1:3], policy.model.config, ask=True)
     _, texts = rl.rollout(s, policy, [prompt], seed=0)
     parts = rl.reward_answers(texts, [row], policy.image_config)
-    about = describe(row, policy.image_config)
+    about = describe(row, *policy[1:3])
     return [about | {"answer": text} | part for text, part in zip(texts, parts)]
 
 

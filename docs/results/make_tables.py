@@ -112,6 +112,11 @@ def lines(*paths):
     return markdown(("file", "lines", "what it is"), [*rows, ("together", total, "")])
 
 
+def shown(path):
+    """A file as it is."""
+    return f"```{Path(path).suffix[1:]}\n{(ROOT / path).read_text(encoding='utf-8').strip()}\n```\n"
+
+
 def code(path, name):
     """The source of a function or class, at most 20 lines, without its docstring."""
     text = (ROOT / path).read_text(encoding="utf-8")

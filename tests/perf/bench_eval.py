@@ -31,8 +31,9 @@ sys.path.insert(0, str(ROOT))
 from nanoladder import checkpoint  # noqa: E402
 from nanoladder.batches import encode_prompt  # noqa: E402
 from nanoladder.checkpoint import Policy  # noqa: E402
-from nanoladder.command import progress, run_script  # noqa: E402
+from nanoladder.command import progress  # noqa: E402
 from nanoladder.predict import predict, score_one  # noqa: E402
+from nanoladder.process import run_script  # noqa: E402
 from nanoladder.runtime import start_runtime  # noqa: E402
 from nanoladder.schema import read_kinds, rows_of  # noqa: E402
 
@@ -56,7 +57,7 @@ def arguments(argv):
 @torch.no_grad()
 def plain_loop(theirs, policy, rows, max_new_tokens):
     """What one writes first: for each row, encode, generate, decode, score."""
-    (model, tokenizer, image_config), predictions = policy, []
+    (model, tokenizer, image_config, _), predictions = policy, []
     for row in progress(rows, desc="transformers", unit="row"):
         prompt = encode_prompt(row, tokenizer, image_config, model.config, ask=True)
         ids = torch.tensor([prompt["input_ids"]], device=DEVICE)
@@ -85,7 +86,7 @@ def make_loops(args, runtime):
     def ours(rows):
         kinds = [own for kind in args.kinds if (own := rows_of(rows, kind))]
         limit = {"max_new_tokens": args.max_new_tokens}
-        return [answer for own in kinds for answer in predict(*policy, own, runtime, **limit)]
+        return [answer for own in kinds for answer in predict(policy, own, runtime, **limit)]
 
     def plain(rows):
         if not runtime.main:

@@ -39,10 +39,11 @@ import rl  # noqa: E402
 from nanoladder import checkpoint  # noqa: E402
 from nanoladder.batches import encode_prompt, pack  # noqa: E402
 from nanoladder.checkpoint import Policy  # noqa: E402
-from nanoladder.command import UserError, run_script  # noqa: E402
+from nanoladder.command import UserError  # noqa: E402
 from nanoladder.generate import left_pad  # noqa: E402
 from nanoladder.loop import CLIP_NORM  # noqa: E402
 from nanoladder.muon import make_optimizers  # noqa: E402
+from nanoladder.process import run_script  # noqa: E402
 from nanoladder.prompts import prompt_text  # noqa: E402
 from nanoladder.schema import read_kinds  # noqa: E402
 
@@ -79,16 +80,18 @@ class OurStep:
     def __call__(self, seed):
         s, model = self.s, self.policy.model
         completions, texts = rl.rollout(s, self.policy, self.prompts, seed)
-        ids, mask, old_logprobs = (t.view(s.prompts, s.group_size, -1) for t in completions)
+        ids, mask, old_logprobs = (
+            t.view(s.prompts_per_step, s.group_size, -1) for t in completions
+        )
         assert ids.shape[-1] == s.max_new_tokens and bool(mask.all()), "an answer of another length"
         rewards = torch.tensor([variety(text) for text in texts])
-        advantage = rl.advantages(rewards.view(s.prompts, s.group_size))
+        advantage = rl.advantages(rewards.view(s.prompts_per_step, s.group_size))
         model.train()
-        for first in range(0, s.prompts, s.micro_prompts):
+        for first in range(0, s.prompts_per_step, s.micro_prompts):
             part = slice(first, first + s.micro_prompts)
             batch = pack(self.prompts[part], ids[part], mask[part])
             loss, _ = self.loss(batch, ids[part], mask[part], advantage[part], old_logprobs[part])
-            (loss * (s.micro_prompts / s.prompts)).backward()
+            (loss * (s.micro_prompts / s.prompts_per_step)).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
         self.adamw.step()
         self.adamw.zero_grad(set_to_none=True)
@@ -101,11 +104,11 @@ def trl_settings(trl, s, folder, turns, banned):
         max_steps=turns + 1,  # the first step is to warm up
         num_generations=s.group_size,
         per_device_train_batch_size=s.micro_prompts * s.group_size,
-        gradient_accumulation_steps=s.prompts // s.micro_prompts,
+        gradient_accumulation_steps=s.prompts_per_step // s.micro_prompts,
         max_completion_length=s.max_new_tokens,
         temperature=rl.TEMPERATURE,
         generation_kwargs={"suppress_tokens": list(banned)},
-        **{"beta": s.kl_coef, "use_bias_correction_kl": False, "epsilon": s.clip_eps},
+        **{"beta": s.kl_coef, "use_bias_correction_kl": False, "epsilon": rl.CLIP_EPS},
         **{"loss_type": "grpo", "scale_rewards": "group"},
         **{"optim": "adamw_torch_fused", "adam_beta2": 0.95, "weight_decay": 0.0},
         **{"learning_rate": s.lr, "lr_scheduler_type": "constant", "max_grad_norm": CLIP_NORM},
@@ -171,15 +174,17 @@ def main(argv):
     import trl
     from datasets import Dataset
 
-    s = rl.Settings(prompts=args.prompts, group_size=args.group, micro_prompts=args.micro_prompts)
-    s.max_new_tokens, s.freeze_vision = args.max_new_tokens, False
+    s = rl.Settings(
+        prompts_per_step=args.prompts, group_size=args.group, micro_prompts=args.micro_prompts
+    )
+    s.max_new_tokens, s.model = args.max_new_tokens, "any"  # the encoder is trained too
     policy, ref_model = Policy.load(args.model), Policy.load(args.model).model
-    model, tokenizer, image_config = policy
+    model, tokenizer, image_config, _ = policy
     tokenizer.vision_ids += tokenizer.eos_ids  # rollout and GRPOLoss ban these
-    rows = read_kinds(Path(args.data) / "test", ["single_image"], s.prompts, think=True)
-    if len(rows) < s.prompts or s.prompts % s.micro_prompts:
+    rows = read_kinds(Path(args.data) / "test", ["single_image"], s.prompts_per_step, think=True)
+    if len(rows) < s.prompts_per_step or s.prompts_per_step % s.micro_prompts:
         raise UserError(
-            f"--prompts {s.prompts}: it must be a multiple of --micro-prompts {s.micro_prompts}, "
+            f"--prompts {args.prompts}: it must be a multiple of --micro-prompts {s.micro_prompts} "
             f"and at most {len(rows)}, the number of rows in --data"
         )
     prompts = [encode_prompt(row, tokenizer, image_config, model.config, ask=True) for row in rows]
@@ -202,7 +207,7 @@ def main(argv):
         ours, plain = (median(times[1:]) for times in time_steps(step, trainer))
     versions = f"torch {torch.__version__}, trl {trl.__version__}"
     print(f"cpu, {torch.get_num_threads()} thread(s), {versions}")
-    print(f"{s.prompts} prompts, {s.group_size} answers each of {s.max_new_tokens} tokens")
+    print(f"{s.prompts_per_step} prompts, {s.group_size} answers each of {s.max_new_tokens} tokens")
     print(f"rl.py         {ours:8.2f} s/step\nTRL           {plain:8.2f} s/step")
     print(f"ratio         {plain / ours:8.1f}")
 

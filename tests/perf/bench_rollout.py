@@ -28,8 +28,8 @@ sys.path.insert(0, str(ROOT))
 from nanoladder import checkpoint  # noqa: E402
 from nanoladder.batches import encode_prompt  # noqa: E402
 from nanoladder.checkpoint import Policy  # noqa: E402
-from nanoladder.command import run_script  # noqa: E402
 from nanoladder.generate import generate, left_pad  # noqa: E402
+from nanoladder.process import run_script  # noqa: E402
 from nanoladder.runtime import start_runtime  # noqa: E402
 from nanoladder.schema import read_kinds  # noqa: E402
 
@@ -63,7 +63,7 @@ def make_loops(args, policy, prompts, runtime):
     """{"rollout": loop, "transformers": loop}; each returns the sampled ids."""
     from transformers import Qwen2_5_VLForConditionalGeneration
 
-    (model, tokenizer, _), folder = policy, checkpoint.find(args.model)
+    (model, tokenizer, *_), folder = policy, checkpoint.find(args.model)
     theirs = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
     theirs, threads = theirs.to(DEVICE).eval(), torch.get_num_threads()
     ids, _, valid = left_pad(prompts, tokenizer.pad_id, DEVICE)
@@ -101,7 +101,7 @@ def make_loops(args, policy, prompts, runtime):
 def main(argv):
     args, runtime = arguments(argv), start_runtime()
     policy = Policy.load(args.model, device=DEVICE)
-    model, tokenizer, image_config = policy
+    model, tokenizer, image_config, _ = policy
     rows = read_kinds(Path(args.data) / "test", args.kinds, args.prompts, think=True)
     prompts = [encode_prompt(row, tokenizer, image_config, model.config, ask=True) for row in rows]
     loops = make_loops(args, policy, prompts, runtime)
