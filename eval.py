@@ -47,8 +47,9 @@ from nanoladder.process import run_script
 from nanoladder.recipe import find_recipe
 from nanoladder.report import try_report
 from nanoladder.runtime import autocast, environment, start_runtime
-from nanoladder.schema import DATA_TYPES, data_name, expect_rationales, read_kinds, subset
+from nanoladder.schema import DATA_TYPES
 from nanoladder.scoring import PUBLISHED, SHORT, Scorer, Summary, write_scores
+from nanoladder.splits import data_name, expect_rationales, read_kinds, subset
 
 TOKENS = "192, of published benchmarks 128, with --think 1024"
 ROWS = 1000  # of each benchmark that is not published, if --rows does not say
@@ -117,8 +118,7 @@ def score_in(run, s, runtime):
     runtime.wait()  # until all ranks have seen what a killed scoring left
     if runtime.main:
         about = {"settings": dataclasses.asdict(s), "environment": environment(runtime.device)}
-        parameters = policy.model.num_parameters()
-        about |= {"ranks": runtime.world, "parameters": parameters}
+        about |= {"ranks": runtime.world, "parameters": policy.model.num_parameters()}
         about["prompts"] = dataclasses.asdict(policy.tokenizer.prompts)
         write_json(run.path / "run.json", about)
     scorer = Scorer(

@@ -47,16 +47,10 @@ from nanoladder.process import run_script
 from nanoladder.prompts import boxes_in_input
 from nanoladder.recipe import find_recipe
 from nanoladder.rewards import reward
-from nanoladder.runtime import (
-    autocast,
-    cosine_schedule,
-    cuda_presets,
-    seed_everything,
-    start_runtime,
-    to_device,
-)
-from nanoladder.schema import DATA_TYPES, read_splits
+from nanoladder.runtime import autocast, cosine_schedule, cuda_presets, start_runtime, to_device
+from nanoladder.schema import DATA_TYPES
 from nanoladder.scoring import scorer_of_run, val_limits
+from nanoladder.splits import read_splits
 
 
 @dataclasses.dataclass
@@ -293,11 +287,10 @@ def check(s, runtime):
 
 def main(argv):
     s = parse(Settings, argv, presets, __doc__)
-    runtime = start_runtime(s.device)
+    runtime = start_runtime(s.device, s.seed)
     check(s, runtime)
     with RunFolder(s.out).claimed(s.resume, runtime.main) as run:
         runtime.say(f"GRPO on {runtime.device}, {runtime.world} rank(s)\n{show(s)}")
-        seed_everything(s.seed)
         train_in(run, s, runtime)
 
 

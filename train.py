@@ -36,9 +36,10 @@ from nanoladder.predict import MAX_NEW_TOKENS
 from nanoladder.preview import explain
 from nanoladder.process import leave_process_group, run_script
 from nanoladder.recipe import find_recipe
-from nanoladder.runtime import autocast, cuda_presets, seed_everything, start_runtime, to_device
-from nanoladder.schema import DATA_TYPES, parse_mixture, read_splits
+from nanoladder.runtime import autocast, cuda_presets, start_runtime, to_device
+from nanoladder.schema import DATA_TYPES
 from nanoladder.scoring import scorer_of_run, val_limits
+from nanoladder.splits import parse_mixture, read_splits
 from nanoladder.tokenizer import Tokenizer, config_for_tokenizer
 
 
@@ -257,14 +258,13 @@ def main(argv):
     s = parse(Settings, argv, presets, __doc__)
     if s.stage not in STAGES:
         return climb_ladder(s)
-    runtime, clock = start_runtime(s.device), Timer()
+    runtime, clock = start_runtime(s.device, s.seed), Timer()
     given = dataclasses.asdict(s)  # without this machine's number of ranks
     s.micro_batch_size = s.micro_batch_size or max(1, s.batch_size // runtime.world)
     check(s, runtime)
     with RunFolder(s.out).claimed(s.resume, runtime.main) as run:
         ranks = f"{runtime.world} rank(s) of {torch.get_num_threads()} thread(s)"
         runtime.say(f"stage {s.stage} on {runtime.device}, {ranks}\n{show(s)}")
-        seed_everything(s.seed)
         train_in(run, s, given, runtime, clock)
 
 

@@ -55,10 +55,10 @@ class Runtime:
             dist.barrier()
 
 
-def start_runtime(device=None):
-    """Join torchrun's process group if there is one. device: None is CUDA where there is a GPU.
+def start_runtime(device=None, seed=0):
+    """Join torchrun's process group if there is one, and seed every source of random numbers.
 
-    UserError for a device that this machine lacks.
+    device: None is CUDA where there is a GPU. UserError for a device that this machine lacks.
     """
     world, local = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_RANK", 0))
     present = {"cpu": True, "cuda": torch.cuda.is_available()}
@@ -79,6 +79,9 @@ def start_runtime(device=None):
         # The other ranks wait while one of them makes the data, which may take hours.
         dist.init_process_group(backend, timeout=timedelta(days=1))
         atexit.register(leave)
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
     return Runtime(int(os.environ.get("RANK", 0)), world, device)
 
 
@@ -109,12 +112,6 @@ def to_device(batch, device):
         name: value.to(device, non_blocking=True) if torch.is_tensor(value) else value
         for name, value in batch.items()
     }
-
-
-def seed_everything(seed):
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
 
 
 def cosine_schedule(step, steps, warmup, floor=0.02):

@@ -23,7 +23,8 @@ from nanoladder.predict import (
     measure_attention,
     predict,
 )
-from nanoladder.schema import DATA_TYPES, data_name, file_of, read_kinds, rows_of, scored_kinds
+from nanoladder.schema import DATA_TYPES, file_of, rows_of
+from nanoladder.splits import data_name, read_kinds, scored_kinds
 from nanoladder.strict import strict_accuracy
 from nanoladder.summaries import (
     best_constant_box,
@@ -196,7 +197,7 @@ class Scorer:
 
 
 def val_limits(kinds, eval_rows):
-    """The limits of schema.read_splits for a run that trains on these kinds."""
+    """The limits of splits.read_splits for a run that trains on these kinds."""
     each = VAL_ROWS // len(scored_kinds(kinds))
     return {"val": each, "test": eval_rows, "ood": eval_rows}
 

@@ -114,7 +114,8 @@ class Tokenizer:
         write_json(Path(folder) / PROMPTS, dataclasses.asdict(self.prompts))
 
     def __len__(self):
-        return self.bpe.get_vocab_size()
+        """How many embeddings its ids need; a file may leave out some of them."""
+        return max(self.bpe.get_vocab().values()) + 1
 
     def encode(self, text):
         """Ids of plain text; the names of special tokens inside it are text, never tokens."""

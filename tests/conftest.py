@@ -13,7 +13,9 @@ import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-torch.set_num_threads(2)
+# One thread for each of the processes in which pytest-xdist runs the tests.
+os.environ["OMP_NUM_THREADS"] = "1"
+torch.set_num_threads(1)
 # The environment of a machine whose terminal and files know ASCII only.
 POOR = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
 

@@ -19,7 +19,7 @@ from nanoladder.answers import (
 from nanoladder.files import write_jsonl
 from nanoladder.motion import parse_motion
 from nanoladder.rewards import reward, score_answer
-from nanoladder.schema import read_splits
+from nanoladder.splits import read_splits
 from nanoladder.strict import strict_accuracy
 
 OPTIONS = ("A. bed", "B. chair", "C. lamp", "D. arm chair")

@@ -9,7 +9,8 @@ import pytest
 import train
 from data.rooms.curriculum import asked_objects, plan_curriculum, plan_order
 from data.rooms.recipe import LR_AFTER_VISION, MIN_OBJECTS, SETTINGS, Rooms
-from nanoladder.schema import DATA_TYPES, check_row, read_kinds
+from nanoladder.schema import DATA_TYPES, check_row
+from nanoladder.splits import read_kinds
 
 
 def row_of(kind, images=1, **fields):

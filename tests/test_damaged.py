@@ -39,15 +39,8 @@ from nanoladder.process import explain
 from nanoladder.prompts import boxes_in_input, prompt_text, target_text
 from nanoladder.recipe import find_recipe
 from nanoladder.rewards import reward
-from nanoladder.schema import (
-    check_images,
-    check_row,
-    data_name,
-    parse_mixture,
-    read_kinds,
-    read_rows,
-    read_splits,
-)
+from nanoladder.schema import check_images, check_row, read_rows
+from nanoladder.splits import data_name, parse_mixture, read_kinds, read_splits
 from nanoladder.strict import strict_accuracy
 from nanoladder.tokenizer import Tokenizer, config_for_tokenizer
 
@@ -60,7 +53,7 @@ ODD += [[], [1], [[1]], ["x"], [None], {}, {"x": 1}, {"": []}, [1, 2, 3, 4], 10*
 
 def damage_value(rng, value, odd=ODD):
     """A copy of a JSON object in which one part is replaced, deleted, added, nested or retyped."""
-    holder = value = copy.deepcopy(value)
+    holder = value = copy.deepcopy(value) or {"x": 1}
     while True:
         key = rng.choice([*holder] if isinstance(holder, dict) else range(len(holder)))
         part = holder[key]
@@ -75,7 +68,7 @@ def damage_value(rng, value, odd=ODD):
     elif how == 2:
         holder[key] = rng.choice([[part], {key: part}, str(part)])
     elif how == 3 and isinstance(part, (int, float)) and not isinstance(part, bool):
-        holder[key] = rng.choice([-part, part + 1, part * 1.5, part * 10**6, str(part)])
+        holder[key] = rng.choice([-part, part + 1, part * 10**6, str(part)])
     else:
         holder[key] = rng.choice(odd)
     return value
@@ -132,6 +125,10 @@ IMAGES = ImageConfig(patch_size=8, min_pixels=32 * 32, max_pixels=96 * 96, coord
 ODD_ROW = [*ODD, "A", "B. lamp", "../a.png", "/etc/passwd", "a.png", "b.png", ".", "video"]
 ODD_ROW += ["<think>", "<think></think><answer></answer>", [4, 5, 20, 300], [0.1, 0.1, 0.5, 0.5]]
 ODD_ROW += ["A. bed", "B. bed", "-3", "1,200", "3 cm", "move_up:1", [BOX], BOX, "m^2", "two"]
+
+
+ASKING = [check_row(GOOD[form], Path(), form) for form in ("choice", "number", "text", "trace")]
+ASKING += [dataclasses.replace(row, think=not row.think) for row in ASKING]
 
 
 def rows(rng, folder):
@@ -263,8 +260,8 @@ def use_policy(policy, damaged_weights=False):
     model, tokenizer, image_config, _ = policy
     assert all(all_finite(parameter) for parameter in model.parameters())
     config, side = model.config, 2 * image_config.merge_size
-    prefix = tokenizer.prefix([4])
-    ids = [*prefix, *tokenizer.question(prompt_text(TEXT_ROW, tokenizer.prompts))]
+    questions = [prompt_text(row, tokenizer.prompts) for row in ASKING]
+    ids = [*tokenizer.prefix([4]), *(i for text in questions for i in tokenizer.question(text))]
     assert max(ids) < config.vocab_size and isinstance(tokenizer.decode(ids), str)
     grids = [(1, side, side)]
     width = config.vision.in_channels * image_config.temporal_patch_size
@@ -298,7 +295,7 @@ def flags(rng, folder):
     module = sys.modules[cls.__module__]
     presets = getattr(module, "presets", None)
     words = [part for word in argv for part in word.split("=", 1)]
-    names = [*(word for word in words if len(word) > 2), "unknown argument"]
+    names = [*(word for word in words if len(word) > 2), "unknown argument", "--help"]
     return names, lambda: check_settings(parse(cls, argv, presets))
 
 
@@ -382,14 +379,13 @@ def jsons(rng, folder):
         lambda: check_settings(parse(train.Settings, [*out, "--resume"], train.presets)),
         lambda: check_settings(parse(evaluate.Settings, ["--model", out[1]], evaluate.presets)),
         lambda: find_recipe(None, folder),
-        lambda: data_name(folder).encode(),
+        lambda: data_name(folder) + "-si",
     ])  # fmt: skip
     return [str(folder), "--"], read
 
 
 # ---------------------------------------------------------------- answers
 
-TEXT_ROW = check_row(GOOD["text"], Path(), "rows.jsonl:1")
 SAID = """<think> </think> <answer> </answer> [ ] { } "label" "bbox_2d" : , 1 -3 .5 1e400 NaN B (b)
 A. lamp bed or not because . the m^2 cm metres inches ½ ² ３ − － ```json move_up:1 move_up:
 rotate_left:-9 \ud800 \u2028 \0 ü 米 three dozen ?""".split()
@@ -534,7 +530,7 @@ NAMED = [  # (what is wrong, what a user does, the line that it gets)
      "make the folders val and test beside train"),
     ("a line that is cut off", lambda: line(b'{"question_id": 1, "quest'),
      "desk/train/localization.jsonl:2: not valid JSON (...)"),
-    ("a file in UTF-16", lambda: line("{}".encode("utf-16")),
+    ("a file in 16-bit Unicode", lambda: line("{}".encode("utf-16")),
      "desk/train/localization.jsonl:2: this is not UTF-8 text; save the file as UTF-8"),
     ("a file in a Windows code page", lambda: line('{"question": "Stühle"}'.encode("cp1252")),
      "desk/train/localization.jsonl:2: this is not UTF-8 text; save the file as UTF-8"),
@@ -555,6 +551,8 @@ NAMED = [  # (what is wrong, what a user does, the line that it gets)
      "desk/train/spatial.jsonl:2: answer 'lamp' is none of the options' letters A, B"),
     ("a number with its unit", lambda: row("number", answer="87 cm"),
      "desk/train/spatial.jsonl:2: answer '87 cm' must be a number, 0 or more, without its unit"),
+    ("a rationale before a free text", lambda: row("text", rationale="It is red."),
+     "desk/train/spatial.jsonl:2: only a choice or a number can have a rationale, not text"),
     ("a picture outside the data folder", lambda: row(image=["../a.png"]),
      "desk/train/localization.jsonl:2: image path '../a.png' is none, or leaves the data "
      "folder; use paths relative to desk/train"),
@@ -562,7 +560,7 @@ NAMED = [  # (what is wrong, what a user does, the line that it gets)
      "desk/train/localization.jsonl:2: desk/train/c.png: no such image file"),
     ("a photograph that is cut off", lambda: picture("JPEG", 300, 200, end=-500),
      "desk/train/localization.jsonl:2: desk/train/b.png: cannot be read as an image (...)"),
-    ("EPS, a format that can start programs", lambda: picture("EPS", 20, 20),
+    ("a format that can start other programs", lambda: picture("EPS", 20, 20),
      "desk/train/localization.jsonl:2: desk/train/b.png: cannot be read as an image (it is "
      "none of PNG, JPEG, WEBP, BMP, TIFF, GIF)"),
     ("a panorama too narrow for a model", lambda: picture("PNG", 4000, 16),
@@ -596,6 +594,8 @@ NAMED = [  # (what is wrong, what a user does, the line that it gets)
     ("pictures divided by 0", lambda: changed("preprocessor_config.json", image_std=[0, 1, 1]),
      "model/preprocessor_config.json: image_std is 0, but must be a number from 1e-06 to "
      "1,000,000,000,000.0"),
+    ("a tokenizer with more tokens than the model", lambda: changed("config.json", vocab_size=99),
+     "model: config.json: vocab_size 99 is below 276 tokens"),
     ("a prompt set without its place", lambda: changed("prompts.json", number="How many?"),
      "model/prompts.json: number lacks {question}; it must hold {question}, and no other place"),
     ("weights that are not finite", lambda: tensor(lambda t: t * math.nan),

@@ -12,7 +12,7 @@ from nanoladder import checkpoint
 from nanoladder.checkpoint import BASE
 from nanoladder.command import UserError
 from nanoladder.files import read_jsonl
-from nanoladder.schema import read_kinds
+from nanoladder.splits import read_kinds
 
 
 @pytest.fixture(scope="module")

@@ -37,7 +37,7 @@ from data.rooms.scene import (
 from data.rooms.seeing import APART, DEPTHS, Sight, album_rows, seeing_rows, tour_rows
 from nanoladder.command import UserError
 from nanoladder.files import lock, read_json, read_jsonl, write_json, write_jsonl
-from nanoladder.schema import read_splits
+from nanoladder.splits import read_splits
 
 # Flags of one small room for each split, made in a single process.
 TINY = ["--pictures", "1", "--view-sets", "0", "--videos", "0", "--held-out", "1", "--size", "32"]

@@ -11,6 +11,7 @@ from conftest import ROOT
 
 from data.convert import Settings as ConverterSettings
 from docs.results.make_tables import PAGES, rewritten
+from nanoladder.checkpoint import BASE
 from nanoladder.command import parse
 
 TEXTS = {page: page.read_text(encoding="utf-8") for page in PAGES}
@@ -30,7 +31,8 @@ def test_commands_are_accepted(script, flags):
     module = importlib.import_module(script.removeprefix("-m ").removesuffix(".py"))
     settings = getattr(module, "Settings", ConverterSettings)
     presets = getattr(module, "presets", None)
-    assert parse(settings, shlex.split(flags), presets, module.__doc__)
+    flags = shlex.split(flags.replace("PATH", str(BASE)))  # a folder with a model
+    assert parse(settings, flags, presets, module.__doc__)
 
 
 @pytest.mark.parametrize("code, answer", EXERCISES.values(), ids=EXERCISES)

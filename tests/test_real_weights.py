@@ -21,7 +21,8 @@ from nanoladder.image import ImageConfig
 from nanoladder.model import Config
 from nanoladder.photos import load_image
 from nanoladder.prompts import DEFAULT, PromptSet, prompt_text
-from nanoladder.schema import check_images, check_row, read_kinds
+from nanoladder.schema import check_images, check_row
+from nanoladder.splits import read_kinds
 from nanoladder.tokenizer import SYSTEM, Tokenizer
 
 transformers = pytest.importorskip("transformers", minversion="5.3")

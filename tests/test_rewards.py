@@ -206,10 +206,8 @@ def test_only_the_answer_block_is_read():
 
 def test_the_last_line_is_read_only_behind_a_taught_rationale():
     """After a rationale the answer is the last line; on all other data the whole text counts."""
-    colour = make_row("red", question_type="colour", rationale="It is.")
-    choice, size = (
-        dataclasses.replace(r, after_rationale=True) for r in (choice_row(), size_row())
-    )
+    rows = make_row("red", question_type="colour"), choice_row(), size_row()
+    colour, choice, size = (dataclasses.replace(r, after_rationale=True) for r in rows)
     right = "The bed is 2 m away, so chair.\nchair"
     assert reward(right, choice) == {"format": 1.0, "accuracy": 1.0}
     assert answer_part(right, choice) == "chair" and answer_part(right, colour) == right

@@ -11,23 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nanoladder import schema
 from nanoladder.command import UserError
 from nanoladder.image import ImageConfig
 from nanoladder.prompts import prompt_text, target_text
 from nanoladder.rewards import reward
-from nanoladder.schema import (
-    PAPER_CHOICES,
-    PAPER_UNITS,
-    check_images,
-    check_row,
-    data_name,
-    parse_mixture,
-    read_kinds,
-    read_rows,
-    read_splits,
-    subset,
-)
+from nanoladder.schema import PAPER_CHOICES, PAPER_UNITS, check_images, check_row, read_rows
+from nanoladder.splits import data_name, parse_mixture, read_kinds, read_splits, subset
 
 BOXES = {
     "question_id": 1,
@@ -275,7 +264,7 @@ def test_a_trace_has_the_answer_of_its_solution(tmp_path):
 
 def test_a_folder_without_held_out_rows_keeps_scenes_back(tmp_path, monkeypatch):
     """No scene is both trained on and scored, in a folder as data/spatialladder makes it."""
-    monkeypatch.setattr(schema, "HOLD_OUT", 4)
+    monkeypatch.setattr("nanoladder.splits.HOLD_OUT", 4)
     train = tmp_path / "train"
     train.mkdir()
     names = [f"images/scene{k}/{shot}.png" for k in range(40) for shot in "ab"]

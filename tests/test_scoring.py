@@ -21,8 +21,9 @@ from nanoladder.predict import describe, score_one
 from nanoladder.prompts import prompt_text, target_text
 from nanoladder.report import write_report
 from nanoladder.rewards import reward
-from nanoladder.schema import PAPER_UNITS, check_row, read_kinds
+from nanoladder.schema import PAPER_UNITS, check_row
 from nanoladder.scoring import Summary, shuffled, write_scores
+from nanoladder.splits import read_kinds
 from nanoladder.summaries import (
     best_number,
     overall_interval,

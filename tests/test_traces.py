@@ -20,7 +20,8 @@ from nanoladder.files import read_jsonl
 from nanoladder.image import ImageConfig
 from nanoladder.prompts import THINK, prompt_text, target_text
 from nanoladder.rewards import reward, score_answer
-from nanoladder.schema import read_kinds, read_rows
+from nanoladder.schema import read_rows
+from nanoladder.splits import read_kinds
 from nanoladder.tokenizer import Tokenizer
 
 PICTURES = {letter: number for number, letter in enumerate("ijklmnop", 1)}

@@ -26,7 +26,8 @@ from nanoladder.process import run_child
 from nanoladder.prompts import THINK, prompt_text, target_text
 from nanoladder.recipe import Recipe
 from nanoladder.runtime import cosine_schedule
-from nanoladder.schema import DATA_TYPES, file_of, scored_kinds
+from nanoladder.schema import DATA_TYPES, file_of
+from nanoladder.splits import scored_kinds
 
 ROOT = Path(__file__).parent.parent.parent
 # data.rooms.prepare as the child of a training: it ends when the training does.

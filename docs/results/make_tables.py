@@ -135,6 +135,15 @@ def code(path, name):
     return f"```python\n{body}\n```\n"
 
 
+def refusals(path):
+    """The table NAMED of a test, a list of tuples: an input comes first, what it gets last."""
+    body = ast.parse((ROOT / path).read_text(encoding="utf-8")).body
+    made = (node for node in body if isinstance(node, ast.Assign))
+    named = next(node.value for node in made if ast.unparse(node.targets[0]) == "NAMED")
+    cells = [[ast.literal_eval(row.elts[i]) for i in (0, -1)] for row in named.elts]
+    return markdown(("input", "what it gets"), [(what, f"`{line}`") for what, line in cells])
+
+
 def rewritten(text):
     """The text of a page with its generated blocks made anew."""
     return MARKED.sub(lambda m: m[1] + globals()[m[2]](*m[3].split()) + m[4], text)

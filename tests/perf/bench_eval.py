@@ -35,7 +35,8 @@ from nanoladder.command import progress  # noqa: E402
 from nanoladder.predict import predict, score_one  # noqa: E402
 from nanoladder.process import run_script  # noqa: E402
 from nanoladder.runtime import start_runtime  # noqa: E402
-from nanoladder.schema import read_kinds, rows_of  # noqa: E402
+from nanoladder.schema import rows_of  # noqa: E402
+from nanoladder.splits import read_kinds  # noqa: E402
 
 KINDS = ["localization", "single_image", "multi_view"]
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")

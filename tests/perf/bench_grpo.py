@@ -45,7 +45,7 @@ from nanoladder.loop import CLIP_NORM  # noqa: E402
 from nanoladder.muon import make_optimizers  # noqa: E402
 from nanoladder.process import run_script  # noqa: E402
 from nanoladder.prompts import prompt_text  # noqa: E402
-from nanoladder.schema import read_kinds  # noqa: E402
+from nanoladder.splits import read_kinds  # noqa: E402
 
 
 def arguments(argv):

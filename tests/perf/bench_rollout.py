@@ -31,7 +31,7 @@ from nanoladder.checkpoint import Policy  # noqa: E402
 from nanoladder.generate import generate, left_pad  # noqa: E402
 from nanoladder.process import run_script  # noqa: E402
 from nanoladder.runtime import start_runtime  # noqa: E402
-from nanoladder.schema import read_kinds  # noqa: E402
+from nanoladder.splits import read_kinds  # noqa: E402
 
 KINDS = ["single_image", "multi_view"]
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,0 +1,173 @@
+"""The splits of a data folder, which kinds of rows a run reads from them, and with what shares."""
+
+import zlib
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from nanoladder.command import UserError
+from nanoladder.files import read_json, read_jsonl
+from nanoladder.schema import DATA_TYPES, check_images, file_of, read_rows, rows_of
+
+HOLD_OUT = 50  # one scene in so many is held out, where a folder has no val or test
+
+
+def check_types(rows):
+    """UserError where a kind mixes forms in one question type, or boxes and other answers."""
+    first = {}
+    for row in (row for row in rows if not row.solution):  # traces are never scored
+        other = first.setdefault(row.question_type, row)
+        if other.form != row.form:
+            raise UserError(
+                f"{row.where}: {row.question_type!r} is of the form {row.form} here and "
+                f"{other.form} in {other.where}: give them two question_types"
+            )
+    kinds = {row.form == "boxes": row for row in first.values()}
+    if True in kinds and kinds[True].kind in DATA_TYPES:
+        where = kinds[True].where
+        raise UserError(f"{where}: boxes belong in another file, such as localization.jsonl")
+    if len(kinds) > 1:
+        boxes, other = kinds[True].where, kinds[False].where
+        raise UserError(f"{boxes}: boxes here, other answers in {other}: put them into two files")
+
+
+def read_kinds(folder, kinds, limit=None, think=False):
+    """Checked rows of some kinds in a split's folder, at most `limit` of each.
+
+    think: whether the prompts of spatial questions ask to think first.
+    """
+    files = {name: read_rows(Path(folder) / name) for name in dict.fromkeys(map(file_of, kinds))}
+    found = {kind: rows_of(files[file_of(kind)], kind) for kind in kinds}
+    for own in found.values():
+        check_types(own)
+    rows = [row for kind in kinds for row in subset(found[kind], limit)]
+    for row in rows:
+        row.think |= think and row.kind in DATA_TYPES
+    check_images(rows)
+    return rows
+
+
+def read_splits(folder, kinds, limits, think=False):
+    """{split: rows}: all of train, and at most limits[split] rows of each kind of val, test, ood.
+
+    Rows of cold.jsonl are for training only; what they teach is scored on spatial questions that
+    are thought about first. A missing val or test is made of scenes held out from train, the same
+    for both; ood is optional.
+    """
+    folder, scored, splits = data_folder(folder), scored_kinds(kinds), {}
+    asked = think or "cold" in kinds
+    rows = read_kinds(folder / "train", kinds, None, think)
+    for split in [split for split in limits if (folder / split).is_dir()]:
+        there = [kind for kind in scored if (folder / split / file_of(kind)).is_file()]
+        own = there if split == "ood" else scored
+        splits[split] = read_kinds(folder / split, own, limits[split], asked)
+    if missing := {"val", "test"} - splits.keys():
+        held = held_out_pictures(folder / "train")
+        there = [kind for kind in scored if (folder / "train" / file_of(kind)).is_file()]
+        others = read_kinds(folder / "train", there, None, asked)
+        others = [row for row in others if held.issuperset(row.images)]
+        for split in missing:
+            parts = [subset(rows_of(others, kind), limits[split]) for kind in scored]
+            splits[split] = [row for part in parts for row in part]
+        rows = [row for row in rows if held.isdisjoint(row.images)]
+    splits = splits | {"train": rows}
+    for kind in scored:
+        check_types([row for own in splits.values() for row in rows_of(own, kind)])
+    expect_rationales([row for own in splits.values() for row in own], rows)
+    return splits
+
+
+def expect_rationales(rows, train_rows):
+    """Mark the rows of a data set whose training rows have rationales: Row.after_rationale."""
+    taught = any(row.after_rationale for row in train_rows)
+    for row in rows:
+        row.after_rationale = taught
+
+
+def data_folder(folder):
+    """The folder of --data. UserError where it is none, or has no folder train to learn from."""
+    if not folder:
+        raise UserError("name a folder of rows and pictures with --data")
+    path = Path(folder)
+    if not path.is_dir():
+        found = "this is a file, not a folder" if path.exists() else "no such folder"
+        raise UserError(f"--data {folder}: {found}; name a folder of rows and pictures")
+    if not (path / "train").is_dir():
+        loose = sorted(file.name for file in path.glob("*.jsonl"))
+        files = f"move {', '.join(loose)} and the pictures" if loose else "put rows and pictures"
+        remedy = f"name {path.parent}" if path.name == "train" else f"{files} into {path / 'train'}"
+        raise UserError(f"--data {folder}: no folder train in it; {remedy}")
+    return path
+
+
+def held_out_pictures(folder):
+    """The pictures of one scene in HOLD_OUT, or of a few where there are few scenes.
+
+    A scene is a folder of pictures; where there is only one folder it is a picture. The choice
+    depends on the names of all pictures in the split's files, so every stage makes the same one.
+    UserError where there are too few scenes to keep any from training.
+    """
+    names = set()
+    for path in sorted(folder.glob("*.jsonl")):
+        for raw in read_jsonl(path):
+            listed = raw.get("image") if isinstance(raw, dict) else None
+            if isinstance(listed, list):
+                names |= {PurePosixPath(name) for name in listed if isinstance(name, str)}
+    by_folder = len({name.parent for name in names}) > 1
+    scenes = {}
+    for name in names:
+        scenes.setdefault((name.parent if by_folder else name).as_posix(), set()).add(name)
+    count = max(len(scenes) // HOLD_OUT, min(5, len(scenes) // 4))
+    if not count:
+        raise UserError(
+            f"{folder}: {len(scenes)} picture(s) are too few to hold any out for val and test; add "
+            "pictures, or make the folders val and test beside train"
+        )
+    order = sorted(scenes, key=lambda scene: zlib.crc32(scene.encode("utf-8", "replace")))
+    return {folder / name for scene in order[:count] for name in scenes[scene]}
+
+
+def scored_kinds(kinds):
+    """The kinds of rows on which a run that trains on `kinds` is scored."""
+    spatial = DATA_TYPES if "cold" in kinds else ()
+    return [kind for kind in dict.fromkeys([*kinds, *spatial]) if kind != "cold"]
+
+
+def parse_mixture(text):
+    """{kind: share} of --mix. UserError where it is not written as kind=share,kind=share."""
+    parts = [part.strip().split("=") for part in text.split(",")]
+    try:
+        shares = {kind: float(share) for kind, share in parts if kind}
+    except ValueError:  # also where a part has no share
+        shares = {}
+    if len(shares) < len(parts):
+        raise UserError(f"--mix {text}: write it as localization=0.3,video=0.7, each kind once")
+    if odd := [kind for kind, share in shares.items() if not 0 < share <= 1e6]:
+        raise UserError(f"--mix {text}: the share of {odd[0]} must be above 0, up to a million")
+    if "spatial" in shares:
+        raise UserError(f"--mix {text}: say {', '.join(DATA_TYPES)} in place of spatial")
+    return shares
+
+
+def subset(rows, limit, seed=0):
+    """At most `limit` of the rows, always the same ones, in the rows' order; all if it is None.
+
+    Question types, their numbers of options and the levels keep their shares, and a smaller subset
+    lies inside a larger one.
+    """
+    if limit is None or limit >= len(rows):
+        return rows
+    rng, strata = np.random.default_rng(seed), {}
+    for i in rng.permutation(len(rows)):
+        stratum = (rows[i].question_type, len(rows[i].options), rows[i].level)
+        strata.setdefault(stratum, []).append(i)
+    # Each row's place in its stratum, as a share of the stratum: the lowest shares are taken.
+    places = [((n + 0.5) / len(group), i) for group in strata.values() for n, i in enumerate(group)]
+    return [rows[i] for i in sorted(i for _, i in sorted(places)[:limit])]
+
+
+def data_name(folder):
+    """What a data folder is called in tables: the name in its prepare.json, else the folder's."""
+    path = Path(folder) / "prepare.json"
+    made = read_json(path) if path.is_file() else {}
+    return str(made.get("recipe") or Path(folder).resolve().name)
