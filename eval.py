@@ -7,25 +7,26 @@
     python eval.py --model runs/cold --think                        # ask to think before answering
     python eval.py --compare runs/stage1/eval runs/stage2/eval      # row by row, with intervals
 
-Published benchmarks show a model with Qwen2.5-VL's patches of 14 pixels pictures of 16x28x28 to
-512x28x28 pixels, as the paper does. Elsewhere the checkpoint's own limits hold. Their tables have
-two scores of the same answers: "score" reads them as our reward does, "strict" as SpatialLadder's
-released evaluation does (nanoladder/strict.py). Compare "strict" with the paper.
+On published benchmarks a model with patches of 14 pixels, as Qwen2.5-VL, gets pictures of 16x28x28
+to 512x28x28 pixels, as in the paper. Elsewhere the checkpoint's limits hold. The tables of
+published benchmarks have two scores of the same answers. "score" reads them as our reward does, and
+"strict" as SpatialLadder's released evaluation does (nanoladder/strict.py). Compare "strict" with
+the paper.
 
-Decoding is greedy, whatever generation_config.json says of sampling, as benchmarks' authors
-decode. The paper's evaluation samples: --temperature 0.01 does the same. The repetition penalty and
-the end tokens of generation_config.json are used in both cases.
+Decoding is greedy by default, whatever generation_config.json says of sampling. The paper's
+evaluation samples: --temperature 0.01 does the same. Both use the repetition penalty and the end
+tokens of generation_config.json.
 
 A benchmark is a kind of rows (localization, or the name of another file), or the spatial rows of
-one modality: NAME-si, NAME-mv, NAME-video, where NAME is the data's. NAME-ood is the same out of
-domain.
+one modality: NAME-si, NAME-mv, NAME-video, where NAME is the recipe's or the folder's. NAME-ood is
+the same out of domain.
 
 It prints the tables of SpatialLadder's paper and leaves in --out (MODEL/eval): report.html to read,
-scores.json, predictions.jsonl (every prompt, picture, answer, what the scorer read in it, and
-score), shuffled.jsonl (the same with other rows' pictures), and samples.png where boxes were asked
-for. When it is killed and started again with the same settings, it goes on. --rows takes a fixed
-subset in which types and levels keep their shares. Two ranks use two cores better than one process
-does: OMP_NUM_THREADS=1 torchrun --nproc_per_node 2 eval.py ...
+scores.json, predictions.jsonl (each prompt, its pictures, the answer as written and as read, and
+the score), shuffled.jsonl (the same with other rows' pictures), and samples.png where boxes were
+asked for. When it is killed and started again with the same settings, it goes on. --rows takes a
+fixed subset in which types and levels keep their shares. Two ranks use two cores better than one
+process does: OMP_NUM_THREADS=1 torchrun --nproc_per_node 2 eval.py ...
 
 From the paper, one flag each:
 
@@ -51,7 +52,7 @@ from nanoladder.schema import DATA_TYPES
 from nanoladder.scoring import PUBLISHED, SHORT, Scorer, Summary, write_scores
 from nanoladder.splits import data_name, expect_rationales, read_kinds, subset
 
-TOKENS = "192, of published benchmarks 128, with --think 1024"
+TOKENS = "192; on published benchmarks 128, or 1024 with --think"
 ROWS = 1000  # of each benchmark that is not published, if --rows does not say
 
 

@@ -22,10 +22,10 @@ With ratio = policy / policy at the time of the rollout, for each token, the los
     A = (r - mean of the group's r) / (std of the group's r + 1e-4)
     k3 = ref / policy - log(ref / policy) - 1
 
-k3 estimates KL(policy || reference) and is never negative. Its gradient is biased; it is kept
-because these are SpatialLadder's choices (section 4 of the paper). With one update a rollout the
-ratio is exactly 1, so nothing is clipped, and the loss stays near 0: watch the accuracy instead. A
-group whose rewards are all equal has no advantages; `idle` in the log is the share of such groups.
+eps is CLIP_EPS. k3 estimates KL(policy || reference) and is never negative. Its gradient is biased.
+We keep it because SpatialLadder uses it (section 4 of the paper). With one update a rollout the
+ratio is 1 up to rounding, so nothing is clipped. The loss stays near 0: watch the accuracy instead.
+Where all rewards of a group are equal, its advantages are 0. `idle` is the share of such groups.
 """
 
 import dataclasses

@@ -9,9 +9,9 @@
     torchrun --nproc_per_node 2 train.py --stage 1            # two ranks; --shard splits the model
 
 One step: encode the pictures, run the decoder over the questions and answers, and lower the
-cross-entropy of the answers' tokens (AnswerLoss). What is special about a data set, such as stage
-0, which makes the base, is in its recipe (nanoladder/recipe.py). The run folder ends up with
-checkpoint/, run.json, metrics.jsonl, scores.json, predictions.jsonl, samples.png and report.html.
+cross-entropy of the answers' tokens (AnswerLoss). A recipe (nanoladder/recipe.py) holds what is
+special about a data set. The run folder ends up with checkpoint/, run.json, metrics.jsonl,
+scores.json, predictions.jsonl and report.html, and with samples.png where boxes were asked for.
 A stopped or killed run goes on with --resume: bit for bit on a CPU, up to rounding on a GPU.
 """
 
@@ -47,7 +47,7 @@ from nanoladder.tokenizer import Tokenizer, config_for_tokenizer
 class Settings(PixelLimits):
     """Every setting of a run; run.json keeps them."""
 
-    stage: str = setting("1", "0, 1, 2 or cold; all, or a list such as 1,cold,3: a ladder")
+    stage: str = setting("1", "0, 1, 2, cold; all, or a list such as 1,cold,3 (3: rl.py): a ladder")
     data: str | None = setting(None, "data folder; the shipped world's own is made when missing")
     recipe: str | None = setting(None, "recipe in data/NAME/recipe.py; else that of the data")
     mix: str | None = setting(None, "kinds of rows and shares, such as localization=1,video=2")

@@ -1,4 +1,7 @@
-"""JSON files that a kill never leaves half written, and the folder of a run. Imports no torch."""
+"""JSON files, logs and the folder of a run, read and written so that a kill loses nothing.
+
+Imports no torch.
+"""
 
 import errno
 import json

@@ -1,8 +1,8 @@
 """Hugging Face's config.json and preprocessor_config.json, to our dataclasses and back.
 
-Nothing is read from disk here and nothing is built. Every field has a type and a range, and a value
-that would make another model than ours is refused by its name, so that a folder either means here
-what it means in transformers, or is not opened.
+This module reads no file and builds no model. Every field has a type and a range. A value that
+would make another model than ours is refused by its name. So a folder means the same here as in
+transformers, or is not opened.
 """
 
 from dataclasses import asdict, fields

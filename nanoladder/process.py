@@ -1,4 +1,4 @@
-"""The process of a script: how it ends, its signals, children and cores. Imports no torch."""
+"""How a script ends, its signals and child processes, and the cores it may use. Needs no torch."""
 
 import errno
 import os

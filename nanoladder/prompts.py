@@ -1,6 +1,6 @@
 """From rows to words: what the user asks and what the assistant should answer.
 
-The wording around a question is data, a PromptSet. The default one is ours. `--prompts FILE` reads
+A PromptSet holds the wording around a question. The default one is ours. `--prompts FILE` reads
 another one from JSON, and a checkpoint keeps the set that it was trained with. The tokens of a
 conversation are nanoladder/tokenizer.py's.
 """

@@ -1,4 +1,4 @@
-"""The splits of a data folder, which kinds of rows a run reads from them, and with what shares."""
+"""Reads the splits of a data folder: which kinds of rows a run uses, and with what shares."""
 
 import zlib
 from pathlib import Path, PurePosixPath

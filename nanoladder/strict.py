@@ -1,17 +1,19 @@
 """The score that SpatialLadder's released evaluation gives to an answer.
 
+For a choice of VSI-Bench whose answer is B:
+
     >>> strict_accuracy("B. chair", row), strict_accuracy("(B)", row)
     (1.0, 0.0)
 
-It is written from a description of the code in `eval_spld/` of github.com/ZJU-REAL/SpatialLadder
-(commit 87320be), which was read and not copied. Its results stand in the paper's columns VSI-Bench,
-SPBench-SI, SPBench-MV, CV-Bench, SPAR-Bench and ViewSpatial-Bench. Compare those columns with this
-score, and not with our own.
+We read the code in `eval_spld/` of github.com/ZJU-REAL/SpatialLadder (commit 87320be), and copied
+nothing. The paper's columns VSI-Bench, SPBench-SI, SPBench-MV, CV-Bench, SPAR-Bench and
+ViewSpatial-Bench were scored so. Compare them with this score, and not with our own.
 
-Two other public readings differ. The reward of the original's stage 3 is stricter: the last answer
-block must be the bare letter, in either case, or something that Python's float() takes. VSI-Bench's
-own harness (lmms_eval in github.com/vision-x-nyu/thinking-in-space) reads the first word of the
-whole text, without its final stops: as a letter in either case, or by float().
+Two other public ways to read answers differ from this one. The reward of the original's stage 3 is
+stricter: the last answer block must be the bare letter, in either case, or something that Python's
+float() takes. VSI-Bench's own harness (lmms_eval in github.com/vision-x-nyu/thinking-in-space)
+reads the first word of the whole text, without its final stops: as a letter in either case, or by
+float().
 """
 
 import re
