@@ -21,12 +21,12 @@ A benchmark is a kind of rows (localization, or the name of another file), or th
 one modality: NAME-si, NAME-mv, NAME-video, where NAME is the recipe's or the folder's. NAME-ood is
 the same out of domain.
 
-It prints the tables of SpatialLadder's paper and leaves in --out (MODEL/eval): report.html to read,
-scores.json, predictions.jsonl (each prompt, its pictures, the answer as written and as read, and
-the score), shuffled.jsonl (the same with other rows' pictures), and samples.png where boxes were
-asked for. The same command goes on after a kill. --rows takes a fixed subset in which types and
-levels keep their shares. Two ranks use two cores better than one process does: OMP_NUM_THREADS=1
-torchrun --nproc_per_node 2 eval.py ...
+It prints the paper's tables and leaves in --out (MODEL/eval): report.html to read, scores.json,
+predictions.jsonl (each prompt, its pictures, the answer as written and as read, and the score),
+shuffled.jsonl (the same with other rows' pictures), and samples.png where boxes were asked for. The
+same command goes on after a kill. --rows takes a fixed subset in which types and levels keep their
+shares. Two ranks use two cores better than one process does: OMP_NUM_THREADS=1 torchrun
+--nproc_per_node 2 eval.py ...
 
 From the paper, one flag each:
 
