@@ -13,9 +13,8 @@ published benchmarks have two scores of the same answers. "score" reads them as 
 "strict" as SpatialLadder's released evaluation does (nanoladder/strict.py). Compare "strict" with
 the paper.
 
-Decoding is greedy by default, whatever generation_config.json says of sampling. The paper's
-evaluation samples: --temperature 0.01 does the same. Both use the repetition penalty and the end
-tokens of generation_config.json.
+Decoding is greedy, or samples at --temperature; the paper's evaluation does so at 0.01. Both use
+the repetition penalty and the end tokens of generation_config.json.
 
 A benchmark is a kind of rows (localization, or the name of another file), or the spatial rows of
 one modality: NAME-si, NAME-mv, NAME-video, where NAME is the recipe's or the folder's. NAME-ood is
