@@ -4,13 +4,19 @@ import contextlib
 import importlib
 import io
 import re
+import runpy
 import shlex
+from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import ROOT
+from PIL import Image
 
+import train
 from data.convert import Settings as ConverterSettings
 from docs.results.make_tables import PAGES, rewritten
+from nanoladder import ask
 from nanoladder.checkpoint import BASE
 from nanoladder.command import parse
 
@@ -82,3 +88,37 @@ def test_every_recorded_run_has_a_line_and_is_quoted():
         name = str(path.parent.relative_to(ROOT / "docs/results"))
         assert f"`{name}`" in listed, name
         assert f"docs/results/{name}" in TOGETHER or name.startswith("base-"), name
+
+
+def test_chapter_5_from_photographs_to_boxes_in_a_picture(tmp_path, monkeypatch, capsys):
+    """Every line of "your own data": the script and its three commands, on twenty photographs."""
+    page = TEXTS[ROOT / "docs/5-your-own.md"]
+    script = re.search(r"```python\n(import csv.*?)```", page, re.DOTALL)[1]
+    commands = re.search(r"## Run it\n\n((?:    .*\n)+)", page)[1].splitlines()
+    monkeypatch.chdir(tmp_path)
+    rng, lines = np.random.default_rng(0), ["picture,label,x1,y1,x2,y2"]
+    Path("PHOTOS").mkdir()
+    for number in range(20):
+        width, height = int(rng.integers(60, 200)), int(rng.integers(60, 200))
+        noise = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        exif = Image.Exif()
+        exif[0x0112] = 6 if number % 4 == 0 else 1  # taken with the camera on its side
+        name = f"photo {number:02d}.jpg"
+        Image.fromarray(noise).save(Path("PHOTOS", name), exif=exif)
+        for label in ("Cup", "Stühlchen") if number % 2 else ("Cup",):
+            lines.append(f"{name},{label},5.5,6,40,50")
+    Path("boxes.csv").write_text("\n".join(lines), encoding="utf-8")
+    Path("boxes.py").write_text(script, encoding="utf-8")
+    for command in (line.strip().removeprefix("python ") for line in commands):
+        picture = next(Path("datasets/desk/test/images").glob("*"), "FILE")
+        words = shlex.split(command.replace("FILE", str(picture)).replace("300", "2"))
+        monkeypatch.setattr("sys.argv", words[words[0] == "-m" :])
+        if words[0] == "boxes.py":
+            runpy.run_path("boxes.py", run_name="__main__")
+        elif words[0] == "train.py":
+            train.main([*words[1:], "--eval-rows", "2"])
+        else:
+            ask.main(words[2:])
+    shown = capsys.readouterr().out
+    assert "localization, test" in shown and "a.png: " in shown
+    assert Image.open("a.png").size[0] and Path("runs/desk/samples.png").exists()
