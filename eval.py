@@ -23,9 +23,9 @@ the same out of domain.
 It prints the paper's tables and leaves in --out (MODEL/eval): report.html to read, scores.json,
 predictions.jsonl (each prompt, its pictures, the answer as written and as read, and the score),
 shuffled.jsonl (the same with other rows' pictures), and samples.png where boxes were asked for. The
-same command goes on after a kill. --rows takes a fixed subset in which types and levels keep their
-shares. Two ranks use two cores better than one process does: OMP_NUM_THREADS=1 torchrun
---nproc_per_node 2 eval.py ...
+same command goes on after a kill. --rows takes a fixed subset (by default 1,000 rows, and all of a
+published benchmark) in which types and levels keep their shares. Two ranks use two cores best:
+OMP_NUM_THREADS=1 torchrun --nproc_per_node 2 eval.py ...
 
 From the paper, one flag each:
 
@@ -41,15 +41,21 @@ from pathlib import Path
 from nanoladder.checkpoint import EVAL_PIXELS, PixelLimits, Policy, find, load_image_config
 from nanoladder.command import UserError, parse, refuse_changes, setting, show
 from nanoladder.compare import compare
-from nanoladder.files import RunFolder, read_json, run_settings, write_json
+from nanoladder.files import read_json, write_json
 from nanoladder.image import ImageConfig
 from nanoladder.process import run_script
 from nanoladder.recipe import find_recipe
 from nanoladder.report import try_report
+from nanoladder.run_folder import RunFolder, run_settings
 from nanoladder.runtime import autocast, environment, start_runtime
-from nanoladder.schema import DATA_TYPES
-from nanoladder.scoring import PUBLISHED, SHORT, Scorer, Summary, write_scores
-from nanoladder.splits import data_name, expect_rationales, read_kinds, subset
+from nanoladder.scoring import PUBLISHED, Scorer, Summary, asked_kinds, write_scores
+from nanoladder.splits import (
+    data_name,
+    expect_rationales,
+    read_kinds,
+    read_split,
+    subset,
+)
 
 TOKENS = "192; on published benchmarks 128, or 1024 with --think"
 ROWS = 1000  # of each benchmark that is not published, if --rows does not say
@@ -61,9 +67,7 @@ class Settings(PixelLimits):
     bench: tuple = setting((), "benchmarks; default: localization and spatial questions of --data")
     data: str | None = setting(None, "data folder; default the shipped world's")
     real: str = setting("datasets", "folder that holds the converted published benchmarks")
-    rows: int | None = setting(
-        None, "rows of each benchmark; default 1000, of published ones all", low=1, high=10**7
-    )
+    rows: int | None = setting(None, "of each benchmark; default 1000, or all", low=1, high=10**7)
     think: bool = setting(False, "ask spatial questions to be thought about first")
     prompts: str | None = setting(None, "prompt set, a JSON file; default the checkpoint's own")
     out: str | None = setting(None, "folder for what is found; default MODEL/eval", writes="folder")
@@ -97,16 +101,18 @@ def main(argv):
 
 def score_in(run, s, runtime):
     """The whole scoring, from the rows to the report."""
-    asked = asked_kinds(s)
+    asked = asked_kinds(s.data, s.bench)
     policy = Policy.load(s.model, device=runtime.device).limit_pixels(s)
     policy.tokenizer.use_prompts(s.prompts)
     splits = {
-        split: read_kinds(Path(s.data) / split, kinds, s.rows or ROWS, s.think)
+        split: read_split(Path(s.data), split, kinds, s.rows or ROWS, s.think)
         for split, kinds in asked.items()
     }
     kinds = sorted({row.kind for rows in splits.values() for row in rows})
     train = Path(s.data or "", "train")  # constant answers are fitted on it, where there is one
     known = read_kinds(train, kinds) if kinds and train.is_dir() else []
+    asked_about = {image for rows in splits.values() for row in rows for image in row.images}
+    known = [row for row in known if asked_about.isdisjoint(row.images)]
     expect_rationales([row for rows in splits.values() for row in rows], known)
     summarize = Summary(known, policy.image_config)
     for name in dict.fromkeys(name for name in s.bench if name in PUBLISHED):
@@ -152,38 +158,6 @@ def presets(given):
         if isinstance(data, str) and data and Path(data).is_dir():
             return values | {"data": data}
     return values | find_recipe(None, given.get("data")).settings("eval")
-
-
-def asked_kinds(s):
-    """{split of --data: kinds of rows} that --bench names. UserError for an unknown name."""
-    own = [name for name in s.bench if name not in PUBLISHED]
-    if s.bench and not own:
-        return {}
-    if s.data is None:
-        raise UserError("name a folder of rows and pictures with --data")
-    present = {}
-    for split in ("test", "ood"):
-        stems = {path.stem for path in Path(s.data, split).glob("*.jsonl")} - {"scenes", "cold"}
-        kinds = [*sorted(stems - {"spatial"}), *(DATA_TYPES if "spatial" in stems else ())]
-        present |= {split: kinds} if kinds else {}
-    if not present:
-        raise UserError(f"{s.data}: no rows in test or ood; name another folder with --data")
-    if not own:
-        wanted = ("localization", *DATA_TYPES)
-        return {split: [k for k in kinds if k in wanted] for split, kinds in present.items()}
-    names = {}
-    for split, kinds in present.items():
-        for kind in kinds:
-            name = f"{data_name(s.data)}-{SHORT[kind]}" if kind in SHORT else kind
-            names[name + ("-ood" if split == "ood" else "")] = split, kind
-    own = list(dict.fromkeys(own))
-    if odd := [name for name in own if name not in names]:
-        known = ", ".join([*names, *PUBLISHED])
-        raise UserError(f"--bench {odd[0]} is none of {known}")
-    asked = {}
-    for split, kind in map(names.get, own):
-        asked.setdefault(split, []).append(kind)
-    return asked
 
 
 def refuse_other_settings(s, folder):

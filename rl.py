@@ -37,7 +37,6 @@ from nanoladder import parallel
 from nanoladder.batches import attention_mask, check_context, deal_prompts, encode_prompt, pack
 from nanoladder.checkpoint import TRAIN_PIXELS, PixelLimits
 from nanoladder.command import UserError, parse, setting, show
-from nanoladder.files import RunFolder
 from nanoladder.generate import encode_pictures, generate, policy_logprobs
 from nanoladder.loop import Loop, load_policy, prepare_model, resumed_settings
 from nanoladder.lora import lora_off
@@ -47,10 +46,11 @@ from nanoladder.process import run_script
 from nanoladder.prompts import boxes_in_input
 from nanoladder.recipe import find_recipe
 from nanoladder.rewards import reward
+from nanoladder.run_folder import RunFolder
 from nanoladder.runtime import autocast, cosine_schedule, cuda_presets, start_runtime, to_device
 from nanoladder.schema import DATA_TYPES
 from nanoladder.scoring import scorer_of_run, val_limits
-from nanoladder.splits import read_splits
+from nanoladder.splits import fingerprint, read_splits
 
 
 @dataclasses.dataclass
@@ -314,7 +314,8 @@ def train_in(run, s, runtime):
     check_context(rows, *policy[1:3], policy.model.config)
     scorer = scorer_of_run(policy, splits, s.data, runtime, s.max_new_tokens)
     optimizers = make_optimizers(policy.model, s.lr, muon_lr=0.0, weight_decay=0.0)
-    with Loop(s, runtime, run, policy, loss, optimizers, {"rows": len(rows)}) as loop:
+    about = {"data": fingerprint(rows)}
+    with Loop(s, runtime, run, policy, loss, optimizers, about) as loop:
         train(s, loop, rows, lambda step: scorer.validate(step, splits["val"]))
         loop.finish(scorer, splits, {})
 

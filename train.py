@@ -26,7 +26,6 @@ from nanoladder import checkpoint, parallel
 from nanoladder.batches import IGNORE_INDEX, Dataset, attention_mask, collate
 from nanoladder.checkpoint import TRAIN_PIXELS, PixelLimits, Policy
 from nanoladder.command import UserError, flag, parse, setting, show
-from nanoladder.files import RunFolder, Timer
 from nanoladder.image import ImageConfig, blank_images
 from nanoladder.ladder import climb_ladder, ladder_settings
 from nanoladder.loop import Loop, load_policy, prepare_model, resumed_settings
@@ -36,10 +35,11 @@ from nanoladder.predict import MAX_NEW_TOKENS
 from nanoladder.preview import explain
 from nanoladder.process import leave_process_group, run_script
 from nanoladder.recipe import find_recipe
+from nanoladder.run_folder import RunFolder, Timer
 from nanoladder.runtime import autocast, cuda_presets, start_runtime, to_device
 from nanoladder.schema import DATA_TYPES
 from nanoladder.scoring import scorer_of_run, val_limits
-from nanoladder.splits import parse_mixture, read_splits
+from nanoladder.splits import fingerprint, parse_mixture, read_splits
 from nanoladder.tokenizer import Tokenizer, config_for_tokenizer
 
 
@@ -289,7 +289,7 @@ def train_in(run, s, given, runtime, clock):
         parallel.shard(loss, [*policy.model.visual.blocks, *policy.model.model.layers])
     scorer = scorer_of_run(policy, splits, s.data, runtime, MAX_NEW_TOKENS)
     optimizers = make_optimizers(policy.model, s.lr, 0.0 if s.lora_rank else s.muon_lr)
-    about = {"settings": given, "images": len(dataset), "rows": len(rows)}
+    about = {"settings": given, "images": len(dataset), "data": fingerprint(rows)}
     with Loop(s, runtime, run, policy, loss, optimizers, about) as loop:
         train(s, loop, recipe, dataset, order, lambda step: scorer.validate(step, splits["val"]))
         loop.finish(scorer, splits, minutes)

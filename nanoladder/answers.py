@@ -99,13 +99,17 @@ def answer_block(text):
 
 # ---------------------------------------------------------------- choices
 
-LEAD = re.compile(  # "The answer is", "Option"
-    r"\A(?:(?:so|thus|hence|therefore),? )?(?:(?:the|my) )?(?:(?:correct|right|final|best) )?"
-    r"(?:answer|option|choice)\b(?: is| would be)?(?: option)? ?:? ?"
+LEAD = re.compile(  # "The answer is", "Option", "I think it is"
+    r"\A(?:#+ ?)?(?:(?:so|thus|hence|therefore),? )?"
+    r"(?:(?:based on|according to|looking at|from|in) [^.:;?!]{1,60}?, )?"
+    r"(?:i (?:think|believe|would say)(?: that)? )?"
+    r"(?:(?:(?:the|my) )?(?:(?:correct|right|final|best) )?(?:answer|option|choice)\b"
+    r"(?: is| would be)?(?: option)? ?:? ?|it is |i (?:would )?(?:choose|pick|select) "
+    r"|(?:正确)?答案(?:是|为)? ?:? ?|选择? ?:? ?)"
 )
 # A letter; its mark, if it has one ("b.", "(b)", "b:", "b -"); and what is said after it.
 LETTER = re.compile(
-    r"\(?(?P<letter>[a-z])(?:(?P<mark>\)?[.:,;]|\)| ?[-–—](?= )) ?| |$)(?P<words>.*)"
+    r"\(?(?P<letter>[a-z])(?:(?P<mark>\)?[.:,;、]|\)| ?[-–—](?= )) ?| |$)(?P<words>.*)"
 )
 LETTER_LAST = re.compile(r"(?P<words>.+?) ?\((?P<letter>[a-z])\)")
 REASON = re.compile(r"(?:because|since)\b|is (?:the )?(?:correct|right|best|answer)\b")
@@ -117,6 +121,17 @@ HEDGE = re.compile(
 ALONE = re.compile(r"(?<![\w'’])(?:[b-zA-Z]|a(?! \w))(?![\w'’])")
 
 
+def bare(text):
+    """The text without LaTeX around it, invisible marks, and brackets or quotes around a letter."""
+    text = re.sub(r"\\(?:boxed|text|textbf|mathrm)\b|[\\$\u200b\ufeff]", "", text)
+    return re.sub(r"(?<!\w)[\[{'_]+([A-Za-z])[\]}'_]+(?!\w)", r"\1", text)
+
+
+def without_lead(text):
+    """Plain words without what leads to an answer and without an article, if anything is left."""
+    return (LEAD.sub("", text) or text).removeprefix("the ")
+
+
 def parse_choice(text, options):
     """Letter of the chosen option; None where the answer names none of them, or more than one.
 
@@ -126,10 +141,10 @@ def parse_choice(text, options):
     """
     if not 0 < len(text := text.strip()) <= LONGEST:
         return None
-    text = unicodedata.normalize("NFKC", text)
+    text = bare(unicodedata.normalize("NFKC", text))
     text = re.sub(r"(?<!\w)([A-Za-z]\)?)\**\n", r"\1. ", text)  # a letter that is a whole line
-    said, parts = LEAD.sub("", plain(text)), (option.partition(". ") for option in options)
-    words = {letter: LEAD.sub("", plain(own)) for letter, _, own in parts}
+    said, parts = without_lead(plain(text)), (option.partition(". ") for option in options)
+    words = {letter: without_lead(plain(own)) for letter, _, own in parts}
     first, last = LETTER.fullmatch(said), LETTER_LAST.fullmatch(said)
     for letter, found in ((m["letter"].upper(), m["words"]) for m in (first, last) if m):
         if letter in words and found in ("", words[letter]):
@@ -160,6 +175,7 @@ def is_comment(found, own, options):
 
 # ---------------------------------------------------------------- numbers
 
+WIDE = {code + 0xFEE0: code for code in range(0x21, 0x7F)}  # full-width letters and digits
 LENGTHS = dict.fromkeys(("m", "meter", "米"), 1.0)  # metres
 LENGTHS |= dict(mm=0.001, millimeter=0.001, 毫米=0.001, cm=0.01, centimeter=0.01, 厘米=0.01)
 LENGTHS |= {"in": 0.0254, "inch": 0.0254, "ft": 0.3048, "foot": 0.3048, "feet": 0.3048}
@@ -175,9 +191,10 @@ NUMBER = re.compile(
 
 def plain_units(text):
     """The text in lower case with areas in one spelling: m^2, m2, sq. m -> square m."""
-    text = text.lower().replace("metre", "meter").replace("平方", "square ")
+    text = text.lower().replace("metre", "meter")
     text = re.sub(r"(?<![a-z])([a-z]+?)s?(?:\s?\^\s?2|²|2)(?!\w)", r"square \1", text)
-    return re.sub(r"\bsq(?:uare)?\.?\s*(?=[a-z])", "square ", text)
+    text = re.sub(r"\bsq(?:uare)?\.?\s*(?=[a-z])", "square ", text)
+    return text.replace("平方", "square ")
 
 
 def unit_size(name, sizes):
@@ -199,6 +216,7 @@ def parse_number(text, unit):
     """
     if not 0 < len(text := text.strip()) <= LONGEST:
         return None
+    text = re.sub(r"\\(?:boxed|text|mathrm)\b|[\\${}]", "", text.translate(WIDE))
     text = re.sub(r"[−－﹣]\s*|\b(?:minus|negative)\s+(?=\d)", "-", text.lower())
     text, asked = plain_units(text.translate(MINUS)), plain_units(unit)
     found = list(NUMBER.finditer(text))
@@ -211,6 +229,10 @@ def parse_number(text, unit):
     value, rest = float(found[0][1].replace(",", "")), text[found[0].end() :]
     if {*spelt} - {1, value}:  # "2 to three"; "the one" is no number
         return None
+    if rest.startswith("%") and asked != "%":
+        return None
+    if asked and re.match(rf"\s*{re.escape(asked)}(?!\w)", rest):  # also one of several words
+        return value if math.isfinite(value) else None
     stated = re.match(r"\s*((?:square )?(?:[a-z]+|[毫厘]?米))", rest)
     if stated and asked:
         tables = (sizes for sizes in (LENGTHS, AREAS) if unit_size(asked, sizes))

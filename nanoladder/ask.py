@@ -42,8 +42,12 @@ def main(argv):
     if argv and not argv[-1].startswith("-"):
         *argv, question = argv
     s = parse(Settings, argv, doc=__doc__)
+    question = question.encode("utf-8", "replace").decode()  # a terminal may send stray bytes
     if not s.image or not question:
         raise UserError("name pictures with --image, and put the question last")
+    inputs = {Path(image).resolve() for image in s.image}
+    if s.out and (Path(s.out).suffix.lower() != ".png" or Path(s.out).resolve() in inputs):
+        raise UserError(f"--out {s.out}: name a file that ends in .png, and none of --image")
     data_type = "video" if s.video else "multi_view" if len(s.image) > 1 else "single_image"
     paths = tuple(map(Path, s.image))
     row = Row(1, question, "", paths, data_type, data_type, "text", "--image", think=s.think)

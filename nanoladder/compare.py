@@ -25,9 +25,7 @@ def compare(folders):
     """
     if len(folders) != 2:
         raise UserError("--compare takes two folders")
-    first, second = (
-        {key(p): p for p in read_jsonl(Path(folder) / "predictions.jsonl")} for folder in folders
-    )
+    first, second = map(read_answers, folders)
     types, benchmarks, published, rng = {}, {}, {}, np.random.default_rng(0)
     for k in [k for k in first if k in second]:
         own, measure = first[k], "iou" if "iou" in first[k]["scores"] else "accuracy"
@@ -58,6 +56,19 @@ def compare(folders):
             before, gains = ([[pair[i] for pair in pairs] for pairs in parts] for i in (0, 1))
             means = (average_of_types(before), average_of_types(gains))
             show_gain(split, name, *means, overall_interval(gains), sum(map(len, gains)))
+
+
+def read_answers(folder):
+    """{key: prediction} of a scored folder. UserError where the file is damaged."""
+    path = Path(folder) / "predictions.jsonl"
+    try:
+        found = {key(p): p for p in read_jsonl(path)}
+        for p in found.values():
+            scores = p["scores"]
+            hash((p["kind"], float(scores["iou" if "iou" in scores else "accuracy"])))
+        return found
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: damaged ({error!r}): score the model anew") from None
 
 
 def average_of_types(parts):

@@ -17,9 +17,10 @@ import torch
 
 from nanoladder.checkpoint import BASE
 from nanoladder.command import UserError, flag, refuse_changes
-from nanoladder.files import RunFolder, lock, read_json, write_json
+from nanoladder.files import lock, read_json, write_json
 from nanoladder.process import cpu_cores, run_child
 from nanoladder.recipe import find_recipe
+from nanoladder.run_folder import RunFolder
 from nanoladder.tables import Table, as_text, percent, percents, plain, spatial
 
 ROOT = Path(__file__).parent.parent

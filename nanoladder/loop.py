@@ -11,10 +11,11 @@ from safetensors import SafetensorError
 from nanoladder import checkpoint, parallel
 from nanoladder.checkpoint import Policy
 from nanoladder.command import Stopped, UserError, progress, refuse_changes
-from nanoladder.files import RunFolder, Timer, run_settings, write_json
+from nanoladder.files import read_json, write_json
 from nanoladder.lora import add_lora, merge_lora
 from nanoladder.process import Deferred, explain
 from nanoladder.report import try_report
+from nanoladder.run_folder import RunFolder, Timer, run_settings
 from nanoladder.runtime import environment
 from nanoladder.scoring import write_scores
 
@@ -53,8 +54,8 @@ def resumed_settings(cls, given, out):
     settings = run_settings(run.path)
     if odd := settings.keys() ^ {f.name for f in dataclasses.fields(cls)}:
         raise UserError(
-            f"{run.path / 'run.json'}: setting {min(odd)} is of another version of nanoladder, "
-            "and only that version can resume this run"
+            f"{run.path / 'run.json'}: setting {min(odd)} is of another script or version of "
+            "nanoladder, and only that one can resume this run"
         )
     what, remedy = f"{run.path} has", "give no other flags than --out with --resume"
     now = {name: given[name] for name in given.keys() - {"out", "resume", "shard", "device"}}
@@ -91,6 +92,8 @@ class Loop:
             "parameters": policy.model.num_parameters(),
             "prompts": dataclasses.asdict(policy.tokenizer.prompts),
         } | about
+        if s.resume and read_json(run.path / "run.json").get("data") != about.get("data"):
+            raise UserError(f"{run.path} learned from other rows: restore its data, or start anew")
         if runtime.main and not run.scores.exists():
             write_json(run.path / "run.json", self.about)
         self.bar = progress(

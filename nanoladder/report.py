@@ -21,10 +21,11 @@ from PIL import Image, ImageColor
 
 from nanoladder.checkpoint import BASE
 from nanoladder.command import UserError
-from nanoladder.files import read_json, read_jsonl, read_log, run_settings
+from nanoladder.files import read_json, read_jsonl, read_log
 from nanoladder.photos import ImageError, load_image
 from nanoladder.pictures import COLOURS, boxes_in_view
 from nanoladder.process import run_script
+from nanoladder.run_folder import run_settings
 from nanoladder.tables import HEADINGS, overview, percent, tables
 
 PICTURE_BYTES = 4_000_000  # of all pictures in base64; the page stays below 5 MB

@@ -263,9 +263,11 @@ def check_options(options, answer, where):
     if answer not in (letters := list(ascii_uppercase[: len(options)])):
         known = ", ".join(letters)
         raise UserError(f"{where}: answer {shown(answer)} is none of the options' letters {known}")
-    words = [option[3:].strip().casefold() for option in options]
-    if words.count(words[letters.index(answer)]) > 1:  # an answer in words could not be told apart
-        raise UserError(f"{where}: another option has the same words as the answer {answer}")
+    right = options[letters.index(answer)][3:]
+    if parse_choice(right, options) != answer:  # as another option has the same words, or none
+        raise UserError(
+            f"{where}: the words of option {answer}, {shown(right)}, do not tell it apart"
+        )
 
 
 def check_number(answer, unit, where):

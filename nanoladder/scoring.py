@@ -14,6 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from nanoladder.benchmarks import BENCHMARKS
+from nanoladder.command import UserError
 from nanoladder.files import read_jsonl, write_json, write_jsonl
 from nanoladder.pictures import draw_attention, draw_samples
 from nanoladder.predict import (
@@ -24,7 +25,7 @@ from nanoladder.predict import (
     predict,
 )
 from nanoladder.schema import DATA_TYPES, file_of, rows_of
-from nanoladder.splits import data_name, read_kinds, scored_kinds
+from nanoladder.splits import data_name, kinds_in, read_kinds, scored_kinds
 from nanoladder.strict import strict_accuracy
 from nanoladder.summaries import (
     best_constant_box,
@@ -194,6 +195,38 @@ class Scorer:
             means = {key: float(np.mean([f[key] for f in found])) for key in ("inside", "area")}
             summary["attention"] = means
         return summary, predictions
+
+
+def asked_kinds(data, bench):
+    """{split of the folder `data`: kinds of rows} that --bench names. UserError for odd names."""
+    own = [name for name in bench if name not in PUBLISHED]
+    if bench and not own:
+        return {}
+    if data is None:
+        raise UserError("name a folder of rows and pictures with --data")
+    present = {}
+    held_out = "test" if Path(data, "test").is_dir() else "train"  # where test is made of train
+    for split, folder in (("test", held_out), ("ood", "ood")):
+        kinds = kinds_in(Path(data, folder))
+        present |= {split: kinds} if kinds else {}
+    if not present:
+        raise UserError(f"{data}: no rows in test, train or ood; name another folder with --data")
+    if not own:
+        known = {"localization", *DATA_TYPES} & {k for kinds in present.values() for k in kinds}
+        return {split: [k for k in own if k in (known or own)] for split, own in present.items()}
+    names = {}
+    for split, kinds in present.items():
+        for kind in kinds:
+            name = f"{data_name(data)}-{SHORT[kind]}" if kind in SHORT else kind
+            names[name + ("-ood" if split == "ood" else "")] = split, kind
+    own = list(dict.fromkeys(own))
+    if odd := [name for name in own if name not in names]:
+        known = ", ".join([*names, *PUBLISHED])
+        raise UserError(f"--bench {odd[0]} is none of {known}")
+    asked = {}
+    for split, kind in map(names.get, own):
+        asked.setdefault(split, []).append(kind)
+    return asked
 
 
 def val_limits(kinds, eval_rows):

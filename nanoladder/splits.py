@@ -62,10 +62,7 @@ def read_splits(folder, kinds, limits, think=False):
         own = there if split == "ood" else scored
         splits[split] = read_kinds(folder / split, own, limits[split], asked)
     if missing := {"val", "test"} - splits.keys():
-        held = held_out_pictures(folder / "train")
-        there = [kind for kind in scored if (folder / "train" / file_of(kind)).is_file()]
-        others = read_kinds(folder / "train", there, None, asked)
-        others = [row for row in others if held.issuperset(row.images)]
+        others, held = held_out_rows(folder, scored, asked)
         for split in missing:
             parts = [subset(rows_of(others, kind), limits[split]) for kind in scored]
             splits[split] = [row for part in parts for row in part]
@@ -75,6 +72,28 @@ def read_splits(folder, kinds, limits, think=False):
         check_types([row for own in splits.values() for row in rows_of(own, kind)])
     expect_rationales([row for own in splits.values() for row in own], rows)
     return splits
+
+
+def held_out_rows(folder, kinds, think=False):
+    """(rows of some kinds, all held-out pictures) of the scenes that train keeps from training."""
+    held = held_out_pictures(folder / "train")
+    there = [kind for kind in kinds if (folder / "train" / file_of(kind)).is_file()]
+    rows = read_kinds(folder / "train", there, None, think)
+    return [row for row in rows if held.issuperset(row.images)], held
+
+
+def read_split(folder, split, kinds, limit, think=False):
+    """At most `limit` rows of each kind of one split; a missing test is made as in read_splits."""
+    if (folder / split).is_dir():
+        return read_kinds(folder / split, kinds, limit, think)
+    rows, _ = held_out_rows(folder, kinds, think)
+    return [row for kind in kinds for row in subset(rows_of(rows, kind), limit)]
+
+
+def kinds_in(folder):
+    """The kinds of rows that the files in a split's folder hold, but for traces."""
+    stems = {path.stem for path in folder.glob("[!.]*.jsonl")} - {"scenes", "cold"}
+    return [*sorted(stems - {"spatial"}), *(DATA_TYPES if "spatial" in stems else ())]
 
 
 def expect_rationales(rows, train_rows):
@@ -103,17 +122,17 @@ def data_folder(folder):
 def held_out_pictures(folder):
     """The pictures of one scene in HOLD_OUT, or of a few where there are few scenes.
 
-    A scene is a folder of pictures; where there is only one folder it is a picture. The choice
-    depends on the names of all pictures in the split's files, so every stage makes the same one.
+    A scene is a folder of pictures; where there are fewer than four folders it is a picture. The
+    choice depends on the names of all pictures in the split's files, so every stage makes the same.
     UserError where there are too few scenes to keep any from training.
     """
     names = set()
-    for path in sorted(folder.glob("*.jsonl")):
+    for path in sorted(folder.glob("[!.]*.jsonl")):
         for raw in read_jsonl(path):
             listed = raw.get("image") if isinstance(raw, dict) else None
             if isinstance(listed, list):
                 names |= {PurePosixPath(name) for name in listed if isinstance(name, str)}
-    by_folder = len({name.parent for name in names}) > 1
+    by_folder = len({name.parent for name in names}) > 3  # else a scene is a picture
     scenes = {}
     for name in names:
         scenes.setdefault((name.parent if by_folder else name).as_posix(), set()).add(name)
@@ -164,6 +183,12 @@ def subset(rows, limit, seed=0):
     # Each row's place in its stratum, as a share of the stratum: the lowest shares are taken.
     places = [((n + 0.5) / len(group), i) for group in strata.values() for n, i in enumerate(group)]
     return [rows[i] for i in sorted(i for _, i in sorted(places)[:limit])]
+
+
+def fingerprint(rows):
+    """Their number, and a checksum of what they ask and answer, by which --resume knows them."""
+    texts = (f"{row.question_id} {row.question} {row.answer} {row.sizes}" for row in rows)
+    return {"rows": len(rows), "crc32": zlib.crc32("\n".join(texts).encode("utf-8", "replace"))}
 
 
 def data_name(folder):

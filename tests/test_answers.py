@@ -70,7 +70,11 @@ def test_words_that_two_options_share_are_no_answer():
     "The answer is chair (B).", "B\n\nThe chair is nearest.",
     "The answer is B because the chair is closest.", "**B**\nBecause it is near.", "B is correct.",
     "B. Because it is closest to the door.", "B. It is a chair.", "\u201cB\u201d", "`B`",
-    "\uff22", "Answer\uff1aB", "\uff08B\uff09", "CHAIR",
+    "\uff22", "Answer\uff1aB", "\uff08B\uff09", "CHAIR", "\\boxed{B}", "$B$", "\\text{B}", "[B]",
+    "{B}", "__B__", "'B'", "答案：B", "答案是B", "选B", "B、chair", "It is B.",
+    "I think the answer is B.",
+    "I would choose B.", "Based on the image, the answer is B.", "### Answer\nB", "The chair.",
+    "B\u200b", "\ufeffB",
 ])  # fmt: skip
 def test_a_letter_is_read_where_nothing_else_is_named(text):
     assert parse_choice(text, OPTIONS) == "B"
@@ -83,6 +87,7 @@ def test_a_letter_is_read_where_nothing_else_is_named(text):
     "B. The arm chair is closest", "A. bed B. chair", "B. chair?", "B. It isn't the chair",
     "maybe B", "Either B", "A\nB\nC\nD", "Answer: B\nAnswer: C", "The answer is B. No, C",
     "B. A is too far away", "B, but it may be another", "A chair is closest", "Answer:", "options",
+    "I don't think the answer is B.", "I think it is not B", "It is B or C", "[B] or [C]",
     "E. It is something else", "Neither A nor B", "! (z)", "B. \uff21 is too far", "B. " * 700,
 ])  # fmt: skip
 def test_hedges_and_two_options_are_no_answer(text):
@@ -104,6 +109,16 @@ def test_an_options_own_words_may_be_a_sentence():
 
 
 # ---------------------------------------------------------------- numbers
+
+
+@pytest.mark.parametrize("text, unit, value", [
+    ("20 平方米", "m^2", 20), ("20平方米", "平方米", 20), ("３．５", "m", 3.5),
+    ("30 km/h", "km/h", 30), ("7 years old", "years old", 7), ("20 m^{2}", "m^2", 20),
+    ("\\boxed{3.5}", "m", 3.5),
+    ("3.5%", "m", None), ("40 %", "%", 40),
+])  # fmt: skip
+def test_numbers_as_the_world_writes_them(text, unit, value):
+    assert parse_number(text, unit) == value
 
 
 @pytest.mark.parametrize("text, unit, value", [

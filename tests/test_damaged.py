@@ -31,7 +31,7 @@ import train
 from nanoladder import checkpoint
 from nanoladder.checkpoint import Policy, all_finite, check_state, load_state, save_state
 from nanoladder.command import UserError, flag, parse
-from nanoladder.files import RunFolder, read_jsonl, read_log, write_json
+from nanoladder.files import read_jsonl, read_log, write_json
 from nanoladder.image import ImageConfig, preprocess
 from nanoladder.model import Config, Qwen2_5_VL, VisionConfig, mrope_position_ids
 from nanoladder.photos import image_size, load_image
@@ -39,6 +39,7 @@ from nanoladder.process import explain
 from nanoladder.prompts import boxes_in_input, prompt_text, target_text
 from nanoladder.recipe import find_recipe
 from nanoladder.rewards import reward
+from nanoladder.run_folder import RunFolder
 from nanoladder.schema import check_images, check_row, read_rows
 from nanoladder.splits import data_name, parse_mixture, read_kinds, read_splits
 from nanoladder.strict import strict_accuracy

@@ -21,9 +21,10 @@ from torch.utils.data import DataLoader
 from nanoladder import checkpoint, loop, process, report
 from nanoladder.checkpoint import Policy, load_state
 from nanoladder.command import Stopped, UserError
-from nanoladder.files import RunFolder, read_json, read_jsonl, write_json
+from nanoladder.files import read_json, read_jsonl, write_json
 from nanoladder.image import ImageConfig
 from nanoladder.loop import Loop
+from nanoladder.run_folder import RunFolder
 from nanoladder.runtime import start_runtime
 from nanoladder.summaries import summarize_localization
 from nanoladder.tokenizer import Tokenizer
@@ -392,3 +393,12 @@ def test_an_older_run_killed_before_its_scores_is_not_finished(tmp_path):
     assert not RunFolder(tmp_path).finished
     RunFolder(tmp_path).refuse_if_used(resume=False)
     assert loop.CLIP_NORM == 1.0
+
+
+def test_a_run_is_never_written_into_a_folder_that_holds_other_things(tmp_path):
+    """Such as the data folder, or a folder of photographs."""
+    (tmp_path / "train").mkdir()
+    with pytest.raises(UserError, match="holds other files: name another folder with --out"):
+        with RunFolder(tmp_path).claimed(resume=False):
+            pass
+    assert {path.name for path in tmp_path.iterdir()} <= {"train", ".lock"}

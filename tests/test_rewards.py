@@ -212,7 +212,7 @@ def test_the_last_line_is_read_only_behind_a_taught_rationale():
     assert reward(right, choice) == {"format": 1.0, "accuracy": 1.0}
     assert answer_part(right, choice) == "chair" and answer_part(right, colour) == right
     assert reward("chair\nbed\n", choice) == {"format": 1.0, "accuracy": 0.0}
-    assert reward("It is the chair.", choice) == {"format": 0.0, "accuracy": 0.0}
+    assert reward("It is over there.", choice) == {"format": 0.0, "accuracy": 0.0}
     assert reward("Sides 40, 75.\n100 cm", size) == {"format": 1.0, "accuracy": 1.0}
     # An answer block is read as a whole, and so is an answer in words.
     assert reward(in_tags("", "40\n100"), thinking(size))["accuracy"] == 0.0

@@ -16,7 +16,16 @@ from nanoladder.image import ImageConfig
 from nanoladder.prompts import prompt_text, target_text
 from nanoladder.rewards import reward
 from nanoladder.schema import PAPER_CHOICES, PAPER_UNITS, check_images, check_row, read_rows
-from nanoladder.splits import data_name, parse_mixture, read_kinds, read_splits, subset
+from nanoladder.splits import (
+    data_name,
+    fingerprint,
+    kinds_in,
+    parse_mixture,
+    read_kinds,
+    read_split,
+    read_splits,
+    subset,
+)
 
 BOXES = {
     "question_id": 1,
@@ -95,7 +104,7 @@ def write_rows(folder, *rows, name="rows"):
     (CHOICE | {"options": ["A. chair"], "answer": "A"}, "two or more"),
     (CHOICE | {"options": ["A. chair", 2]}, "two or more strings"),
     (CHOICE | {"options": ["A. chair", "B. "]}, "option 'B. ' must start with 'B. ' and go on"),
-    (CHOICE | {"options": ["A. Lamp", "B. lamp "]}, "the same words as the answer B"),
+    (CHOICE | {"options": ["A. Lamp", "B. lamp "]}, "the words of option B, .* do not tell it"),
     (CHOICE | {"options": [f"{chr(65 + k)}. {k}" for k in range(27)]}, "26 at most"),
     (CHOICE | {"options": ["chair", "lamp"]}, "option 'chair' must start with 'A. '"),
     (CHOICE | {"answer": "C"}, "answer 'C' is none of the options' letters A, B"),
@@ -395,3 +404,26 @@ def test_a_mixture_is_read_from_the_command_line():
     for share in ("0", "-1", "nan", "inf", "1e308"):
         with pytest.raises(UserError, match="the share of video must be above 0"):
             parse_mixture(f"localization=1,video={share}")
+
+
+def test_pictures_in_two_folders_are_held_out_one_by_one(tmp_path):
+    train = tmp_path / "train"
+    train.mkdir()
+    names = [f"images/{place}/{k}.png" for place in ("kitchen", "bath") for k in range(20)]
+    write_rows(train, *(BOXES | {"image": [name]} for name in names), name="localization")
+    for name in names:
+        (train / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (96, 96)).save(train / name)
+    splits = read_splits(tmp_path, ["localization"], {"val": None, "test": None})
+    assert len(splits["train"]) == 35 and len(splits["test"]) == 5
+    tested = {row.images for row in splits["test"]}
+    few = read_split(tmp_path, "test", ["localization"], 3)  # as eval.py reads them
+    assert len(few) == 3 and {row.images for row in few} <= tested
+    assert kinds_in(train) == ["localization"]
+
+
+def test_rows_have_a_fingerprint(tmp_path):
+    rows = read_rows(write_rows(tmp_path, BOXES, BOXES | {"question": "Locate it."}))
+    same = read_rows(write_rows(tmp_path, BOXES, BOXES | {"question": "Locate it."}))
+    assert fingerprint(rows) == fingerprint(same) != fingerprint(rows[::-1])
+    assert fingerprint(rows)["rows"] == 2
