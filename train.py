@@ -39,7 +39,7 @@ from nanoladder.run_folder import RunFolder, Timer
 from nanoladder.runtime import autocast, cuda_presets, start_runtime, to_device
 from nanoladder.schema import DATA_TYPES
 from nanoladder.scoring import scorer_of_run, val_limits
-from nanoladder.splits import fingerprint, parse_mixture, read_splits
+from nanoladder.splits import fingerprint, kinds_to_learn, parse_mixture, read_splits
 from nanoladder.tokenizer import Tokenizer, config_for_tokenizer
 
 
@@ -223,7 +223,8 @@ def build_policy(s, texts, device):
 
 def read_data(s, recipe, runtime):
     """({split: rows}, {kind: share}) of the run; what the recipe can make is made first."""
-    shares = parse_mixture(s.mix) if s.mix else dict.fromkeys(STAGES[s.stage][0], 1.0)
+    own = kinds_to_learn(s.data, STAGES[s.stage][0])
+    shares = parse_mixture(s.mix) if s.mix else dict.fromkeys(own, 1.0)
     unwanted = {*DATA_TYPES} - {*s.data_types}
     shares = {kind: share for kind, share in shares.items() if kind not in unwanted}
     if not shares:
@@ -235,7 +236,7 @@ def read_data(s, recipe, runtime):
     present = {row.kind for row in splits["train"]}
     if s.mix is None:  # the stage's kinds, as far as the folder has them
         shares = {kind: share for kind, share in shares.items() if kind in present}
-    wanted = list(shares) or [*STAGES[s.stage][0]]
+    wanted = list(shares) or own
     if lacking := [kind for kind in wanted if kind not in present]:
         raise UserError(f"{s.data}: no {lacking[0]} rows to train on; add some, or change --mix")
     for row in splits["train"]:

@@ -96,6 +96,13 @@ def kinds_in(folder):
     return [*sorted(stems - {"spatial"}), *(DATA_TYPES if "spatial" in stems else ())]
 
 
+def kinds_to_learn(folder, kinds):
+    """Those of a stage's kinds that the folder's train has; if it has none of them, all it has."""
+    train = Path(folder or "", "train")
+    there = [kind for kind in kinds if (train / file_of(kind)).is_file()]
+    return there or (folder and kinds_in(train)) or list(kinds)
+
+
 def expect_rationales(rows, train_rows):
     """Mark the rows of a data set whose training rows have rationales: Row.after_rationale."""
     taught = any(row.after_rationale for row in train_rows)

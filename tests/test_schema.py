@@ -20,6 +20,7 @@ from nanoladder.splits import (
     data_name,
     fingerprint,
     kinds_in,
+    kinds_to_learn,
     parse_mixture,
     read_kinds,
     read_split,
@@ -420,6 +421,8 @@ def test_pictures_in_two_folders_are_held_out_one_by_one(tmp_path):
     few = read_split(tmp_path, "test", ["localization"], 3)  # as eval.py reads them
     assert len(few) == 3 and {row.images for row in few} <= tested
     assert kinds_in(train) == ["localization"]
+    assert kinds_to_learn(tmp_path, ("localization", "video")) == ["localization"]
+    assert kinds_to_learn(tmp_path, ("video",)) == ["localization"]  # all that there is
 
 
 def test_rows_have_a_fingerprint(tmp_path):
