@@ -198,10 +198,9 @@ def test_compiled_decoder_serves_answers_of_any_length(model, prompts):
         return generate(model, prompts, 60, [11, 1], 1.0, BANNED, group_size, generator)
 
     for few, group_size in ((prompts, 4), (prompts[1:], 3)):
-        for seed in range(2):
-            eager, graphs = (sample(m, few, group_size, seed) for m in (model, compiled))
-            assert torch.equal(eager.ids, graphs.ids) and eager.ids.shape[1] > 10
-            torch.testing.assert_close(eager.logprobs, graphs.logprobs)
+        eager, graphs = (sample(m, few, group_size, seed=0) for m in (model, compiled))
+        assert torch.equal(eager.ids, graphs.ids) and eager.ids.shape[1] > 10
+        torch.testing.assert_close(eager.logprobs, graphs.logprobs)
     assert counter.frame_count < 16
     torch._dynamo.reset()
 

@@ -359,7 +359,7 @@ def test_refusals(rooms, tmp_path):
     for flags, complaint in (
         (["--samples", "1"], "--samples must be 0, or at least 2"),
         (["--bench", "kitchens"], "--bench kitchens is none of .*rooms-si, .*vsibench"),
-        (["--data", str(tmp_path)], "no rows in test or ood"),
+        (["--data", str(tmp_path)], "no rows in test, train or ood"),
     ):
         with pytest.raises(UserError, match=complaint):
             ask(rooms, tmp_path / "out", *flags)

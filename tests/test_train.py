@@ -145,7 +145,7 @@ def test_a_killed_and_a_stopped_run_resume_bit_for_bit(finished, rooms, tmp_path
     about = read_json(cut / "run.json")
     settings = about["settings"] | {"climb": 0.3}
     write_json(cut / "run.json", about | {"settings": settings})
-    with pytest.raises(UserError, match="setting climb .*another version"):
+    with pytest.raises(UserError, match="setting climb .*another script or version"):
         run(rooms, cut, "--resume")
     write_json(cut / "run.json", about)
     with monkeypatch.context() as patch, pytest.raises(Stopped, match="step 5 of 6 steps"):
