@@ -11,6 +11,7 @@ left out and why, because scores over different rows cannot be compared.
 """
 
 import os
+import re
 import shutil
 from collections import Counter
 from contextlib import contextmanager
@@ -276,12 +277,13 @@ def known(raw, name, names):
 def lettered(options):
     """The options, each with its letter, whether or not the download has the letters.
 
-    >>> lettered(["chair", "lamp"]) == lettered(["A. chair", "B. lamp"]) == ["A. chair", "B. lamp"]
+    >>> lettered(["chair", "lamp"]) == lettered(["(A) chair", "(B) lamp"])
     True
     """
-    pairs = [(f"{letter}. ", option.strip()) for letter, option in zip(ascii_uppercase, options)]
-    have_letters = all(option.startswith(letter) for letter, option in pairs)
-    return [option if have_letters else letter + option for letter, option in pairs]
+    pairs = [(letter, option.strip()) for letter, option in zip(ascii_uppercase, options)]
+    marks = [re.match(rf"\(?{letter}[.):] ?(?=\S)", option) for letter, option in pairs]
+    starts = [mark.end() for mark in marks] if all(marks) else [0] * len(marks)
+    return [f"{letter}. {option[start:]}" for (letter, option), start in zip(pairs, starts)]
 
 
 def options_or_unit(raw, question_type):

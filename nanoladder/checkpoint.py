@@ -273,9 +273,9 @@ def load_generation(folder, vocab_size: int) -> dict:
         if type(end) is not int or not 0 <= end < vocab_size:
             raise CheckpointError(f"{path}: eos_token_id {end!r} is no id of {vocab_size} tokens")
     penalty = generation.get("repetition_penalty")
-    usable = isinstance(penalty, (int, float)) and 0 < penalty < math.inf
+    usable = type(penalty) in (int, float) and 0.01 <= penalty <= 100
     if penalty is not None and not usable:
-        raise CheckpointError(f"{path}: repetition_penalty {penalty!r} must be a number above 0")
+        raise CheckpointError(f"{path}: repetition_penalty {penalty!r} must be from 0.01 to 100")
     return generation
 
 

@@ -20,7 +20,7 @@ CALM = 10  # seconds in which a second signal is ignored, because torchrun repea
 EXTRAS = {"pyarrow": "bench", "av": "bench", "matplotlib": "plots", "transformers": "test"}
 # What a user can do, for numbers of the operating system's errors and names of exceptions.
 REMEDIES = {
-    "free space on the disk; a run goes on with --resume": {errno.ENOSPC},
+    "free space on the disk": {errno.ENOSPC},
     "name another path": {errno.ENOENT, errno.ENAMETOOLONG, errno.EEXIST, errno.EROFS}
     | {errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR},
     "allow more open files (ulimit -n), or use fewer processes": {errno.EMFILE, errno.ENFILE},

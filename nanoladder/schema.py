@@ -163,6 +163,8 @@ def check_row(raw, folder, where, file="spatial"):
     if not raw["image"]:
         raise UserError(f"{where}: no images; every row asks about at least one")
     form, unit = check_answer(raw, where)
+    if form == "boxes" and (data_type == "video" or len(raw["image"]) > 1):
+        raise UserError(f"{where}: boxes are of one picture, so name one image, single_image")
     if raw.get("rationale") and not raw.get("solution") and form not in ("choice", "number"):
         raise UserError(f"{where}: only a choice or a number can have a rationale, not {form}")
     return Row(

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from data import convert
+from data.convert import lettered
 from nanoladder.command import UserError
 from nanoladder.files import lock, read_json
 from nanoladder.image import ImageConfig, resized_size
@@ -691,3 +692,10 @@ def test_an_absent_package_is_named_with_its_remedy(name, package, tmp_path, mon
             UserError, match=r"needs (pyarrow|av \(PyAV\)): pip install -e '.\[bench\]'$"
         ):
             prepare(name, tmp_path, *flags)
+
+
+@pytest.mark.parametrize("written", ["{}. {}", "({}) {}", "{}) {}", "{}: {}", "{}.{}", " {}. {} "])
+def test_options_get_their_letters_once(written):
+    options = [written.format(letter, word) for letter, word in zip("AB", ("chair", "lamp"))]
+    assert lettered(options) == lettered(["chair", "lamp"]) == ["A. chair", "B. lamp"]
+    assert lettered(["A. chair", "lamp"]) == ["A. A. chair", "B. lamp"]  # some have none

@@ -99,6 +99,7 @@ def write_rows(folder, *rows, name="rows"):
     ({"answer": [{"bbox_2d": [1, 2, math.inf, 4], "label": "chair"}]}, "Infinity is no number"),
     ({"answer": [{"bbox_2d": [1, 2, 10**400, 4], "label": "chair"}]}, "outside its image"),
     ({"answer": [{"bbox_2d": [1, 2, 3, 4], "label": " "}]}, "needs a label"),
+    ({"image": ["a.png", "a.png"], "data_type": "multi_view"}, "boxes are of one picture"),
     ({"question_type": ["object size"]}, "field 'question_type' must be of type str"),
     ({"options": ["A. chair", "B. lamp"]}, "options beside an answer of boxes"),
     (CHOICE | {"options": None}, "a choice needs its options"),
