@@ -40,9 +40,8 @@ def _replace(path, lines):
         with open(partial, "w", encoding="utf-8", newline="\n") as file:
             file.writelines(line + "\n" for line in lines)
         partial.replace(path)
-    except BaseException:  # a full disk, or Ctrl-C
+    finally:  # there is nothing left unless the disk is full, or Ctrl-C came
         partial.unlink(missing_ok=True)
-        raise
 
 
 def _constant(name):

@@ -45,7 +45,8 @@ class RunFolder:
     def refuse_if_used(self, resume):
         """UserError where starting would overwrite a run, or where there is nothing to resume."""
         names = [path.name for path in self.path.iterdir()] if self.path.is_dir() else []
-        if "run.json" not in names and not is_unused(self.path) and not self.written >= {*names}:
+        others = [name for name in {*names} - self.written if not name.endswith(".partial")]
+        if others and "run.json" not in names:
             raise UserError(f"{self.path} holds other files: name another folder with --out")
         if self.finished:
             raise UserError(
