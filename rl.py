@@ -47,7 +47,7 @@ from nanoladder.prompts import boxes_in_input
 from nanoladder.recipe import find_recipe
 from nanoladder.rewards import reward
 from nanoladder.run_folder import RunFolder
-from nanoladder.runtime import autocast, cosine_schedule, cuda_presets, start_runtime, to_device
+from nanoladder.runtime import autocast, cosine_schedule, cuda_presets, load_ahead, start_runtime
 from nanoladder.schema import DATA_TYPES
 from nanoladder.scoring import scorer_of_run, val_limits
 from nanoladder.splits import fingerprint, read_splits
@@ -206,12 +206,16 @@ def train(s, loop, rows, validate):
     runtime, policy, well_formed = loop.runtime, loop.policy, 0.0
     order = deal_prompts(rows, s.steps * s.prompts_per_step, s.seed)
     share = s.prompts_per_step // runtime.world  # prompts that a rank answers
-    loop.bar.set_description(f"GRPO, {s.task}")
-    while loop.step < s.steps:
-        started, first = loop.clock(), loop.step * s.prompts_per_step + runtime.rank * share
+
+    def load(step):
+        first = step * s.prompts_per_step + runtime.rank * share
         # Prompts with as many pictures share a micro-batch, so that little is padded.
         asked = sorted((rows[i] for i in order[first : first + share]), key=lambda r: len(r.images))
-        prompts = [encode_prompt(r, *policy[1:3], policy.model.config, ask=True) for r in asked]
+        return asked, [encode_prompt(r, *policy[1:3], policy.model.config, True) for r in asked]
+
+    loop.bar.set_description(f"GRPO, {s.task}")
+    for asked, prompts in load_ahead(load, range(loop.step, s.steps)):
+        started = loop.clock()
         # Each step and rank has its own seed, so a resumed run needs no random state.
         seed = (s.seed * s.steps + loop.step) * runtime.world + runtime.rank
         # A split model is whole while it answers: ranks end after different numbers of tokens, and
@@ -230,6 +234,7 @@ def train(s, loop, rows, validate):
             "reward": float(rewards.mean()),
             "format": float(formats.mean()),
             "accuracy": float(accuracies.mean()),
+            "spread": float(rewards.std(dim=1).mean()),
             "idle": float((rewards.std(dim=1) < 1e-6).float().mean()),
             "length": float(mask.sum(-1).float().mean()),
             "rollout_seconds": rolled - started,
@@ -261,12 +266,13 @@ def reward_answers(texts, rows, image_config):
 def update(s, loop, prompts, ids, mask, advantage, old_logprobs):
     """One optimizer step on a rollout -> means of the loss and of what to watch about it."""
     device, totals = loop.runtime.device, {}
+    on_host = ids.cpu(), mask.cpu()  # one copy, not one for each prompt
     advantage, share = advantage.to(device), len(prompts)
     loop.policy.model.train()
     for first in range(0, share, s.micro_prompts):
         part = slice(first, first + s.micro_prompts)
         weight = len(prompts[part]) / share
-        batch = to_device(pack(prompts[part], ids[part], mask[part]), device)
+        batch = pack(prompts[part], *(tensor[part] for tensor in on_host), device)
         parallel.sync_gradients(loop.compute, on=first + s.micro_prompts >= share)
         with autocast(device, s.amp):
             parts = (tensor[part] for tensor in (ids, mask, advantage, old_logprobs))

@@ -23,7 +23,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from nanoladder import checkpoint, parallel
-from nanoladder.batches import IGNORE_INDEX, Dataset, attention_mask, collate
+from nanoladder.batches import IGNORE_INDEX, Dataset, attention_mask, collate, on_device
 from nanoladder.checkpoint import TRAIN_PIXELS, PixelLimits, Policy
 from nanoladder.command import UserError, flag, parse, setting, show
 from nanoladder.image import ImageConfig, blank_images
@@ -36,7 +36,7 @@ from nanoladder.preview import explain
 from nanoladder.process import leave_process_group, run_script
 from nanoladder.recipe import find_recipe
 from nanoladder.run_folder import RunFolder, Timer
-from nanoladder.runtime import autocast, cuda_presets, start_runtime, to_device
+from nanoladder.runtime import autocast, cuda_presets, start_runtime
 from nanoladder.schema import DATA_TYPES
 from nanoladder.scoring import scorer_of_run, val_limits
 from nanoladder.splits import fingerprint, kinds_to_learn, parse_mixture, read_splits
@@ -120,7 +120,7 @@ class AnswerLoss(nn.Module):
         self.model = model
 
     def forward(self, batch):
-        """A batch of batches.collate -> the sum over answer tokens, and an auxiliary loss."""
+        """A batch of batches.on_device -> the sum over answer tokens, and an auxiliary loss."""
         image_embeds = self.model.visual(batch["pixel_values"], batch["grid_thw"])  # [M, D]
         return self.of_answers(batch, image_embeds), image_embeds.new_zeros(())
 
@@ -139,11 +139,11 @@ class AnswerLoss(nn.Module):
 
 def train(s, loop, recipe, dataset, order, validate):
     """The loop. order: (epoch, group, questions) of every sequence of the run."""
-    runtime, model = loop.runtime, loop.policy.model
+    runtime, device, (model, _, image_config, _) = loop.runtime, loop.runtime.device, loop.policy
     accumulation = s.batch_size // (s.micro_batch_size * runtime.world)
     passes = micro_batches(s, runtime, dataset.groups, order[loop.step * s.batch_size :])
     how = {"batch_sampler": passes, "collate_fn": collate, "worker_init_fn": leave_process_group}
-    how |= {"num_workers": 8, "pin_memory": True} if runtime.device.type == "cuda" else {}
+    how |= {"num_workers": 8, "pin_memory": True} if device.type == "cuda" else {}
     loader = iter(DataLoader(dataset, **how))
     loop.bar.set_description(f"stage {s.stage}")
     while loop.step < s.steps:
@@ -155,8 +155,8 @@ def train(s, loop, recipe, dataset, order, validate):
         answer_sum = auxiliary_sum = 0.0
         for k, batch in enumerate(batches):
             parallel.sync_gradients(loop.compute, on=k + 1 == accumulation)
-            with autocast(runtime.device, s.amp):
-                answer_loss, auxiliary = loop.compute(to_device(batch, runtime.device))
+            with autocast(device, s.amp):
+                answer_loss, auxiliary = loop.compute(on_device(batch, image_config, device))
                 # Ranks average their gradients, so a sum is multiplied by their number.
                 loss = answer_loss * runtime.world / tokens + auxiliary / accumulation
             loss.backward()

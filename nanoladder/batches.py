@@ -18,10 +18,11 @@ import numpy as np
 import torch
 
 from nanoladder.command import UserError
-from nanoladder.image import preprocess, preprocess_video
+from nanoladder.image import grids_of, load_clips, pixel_values_of
 from nanoladder.model import mrope_position_ids
 from nanoladder.photos import load_image
 from nanoladder.prompts import prompt_text, target_text
+from nanoladder.runtime import to_device
 
 IGNORE_INDEX = -100  # a label without a loss, as in torch.nn.functional.cross_entropy
 PADDING_STEP = 16  # sequence lengths are rounded up to this, so that few shapes must be compiled
@@ -33,11 +34,13 @@ PADDING_STEP = 16  # sequence lengths are rounded up to this, so that few shapes
 def encode_prompt(row, tokenizer, image_config, model_config, ask=False):
     """What the model gets of a row: its pictures and, if `ask`, its question, ready for an answer.
 
-    Returns input_ids [T] (a list), position_ids [3, T], next_position, pixel_values [N, ...] and
-    grid_thw, a list of (frames, rows, columns) in patches.
+    Returns input_ids [T] (a list), position_ids [3, T], next_position, grid_thw, a list of (frames,
+    rows, columns) in patches, and pixel_values [N, ...] or, unless `ask`, the uint8 clips of which
+    on_device makes them. These are a sixteenth of the bytes for a process that loads ahead.
     """
     is_video = row.data_type == "video"
-    pixel_values, grid_thw = load_pictures(row.images, is_video, image_config)
+    load = load_pixel_values if ask else load_bytes
+    pictures, grid_thw = load(row.images, is_video, image_config)
     counts = [t * h * w // image_config.merge_size**2 for t, h, w in grid_thw]
     ids = tokenizer.prefix(counts, is_video)
     if ask:
@@ -49,19 +52,21 @@ def encode_prompt(row, tokenizer, image_config, model_config, ask=False):
         "input_ids": ids,
         "position_ids": position_ids,
         "next_position": next_position,
-        "pixel_values": pixel_values,
+        "pixel_values" if ask else "clips": pictures,
         "grid_thw": grid_thw,
     }
 
 
+def load_bytes(paths, is_video, image_config):
+    """A row's pictures as uint8 clips, and their grids."""
+    clips = load_clips([load_image(path) for path in paths], image_config, is_video)
+    return clips, grids_of(clips, image_config)
+
+
 @lru_cache(maxsize=4)  # rows about the same pictures follow one another and share this tensor
-def load_pictures(paths, is_video, image_config):
-    """pixel_values and grids of a row's pictures."""
-    pictures = [load_image(path) for path in paths]
-    if not is_video:
-        return preprocess(pictures, image_config)
-    pixel_values, grid = preprocess_video(pictures, image_config)
-    return pixel_values, [grid]
+def load_pixel_values(paths, is_video, image_config):
+    clips, grids = load_bytes(paths, is_video, image_config)
+    return pixel_values_of(clips, image_config), grids
 
 
 def check_context(rows, tokenizer, image_config, model_config, answers=False):
@@ -135,14 +140,18 @@ class Dataset(torch.utils.data.Dataset):
 # ---------------------------------------------------------------- batches
 
 
+def round_up(length):
+    return -(-length // PADDING_STEP) * PADDING_STEP
+
+
 def collate(examples):
     """Sequences padded on the right to one batch; a padding token's segment is -1.
 
-    input_ids, labels, segments [B, T]; position_ids [3, B, T]; pixel_values and any extra tensors
-    one after another; grid_thw one list.
+    input_ids, labels, segments [B, T]; position_ids [3, B, T]; any extra tensors one after another;
+    grid_thw one list; clips a list for each sequence.
     """
     longest = max(len(example["input_ids"]) for example in examples)
-    B, T = len(examples), -(-longest // PADDING_STEP) * PADDING_STEP
+    B, T = len(examples), round_up(longest)
     batch = {
         "input_ids": torch.zeros(B, T, dtype=torch.long),
         "labels": torch.full((B, T), IGNORE_INDEX),
@@ -154,23 +163,31 @@ def collate(examples):
         for name in ("input_ids", "labels", "segments"):
             batch[name][b, :n] = torch.tensor(example[name])
         batch["position_ids"][:, b, :n] = example["position_ids"]
-    for name in examples[0].keys() - batch.keys() - {"next_position", "grid_thw"}:
+    for name in examples[0].keys() - batch.keys() - {"next_position", "grid_thw", "clips"}:
         batch[name] = torch.cat([example[name] for example in examples])
+    batch["clips"] = [example["clips"] for example in examples]
     batch["grid_thw"] = [grid for example in examples for grid in example["grid_thw"]]
     return batch
 
 
-def pack(prompts, ids, mask):
+def on_device(batch, image_config, device):
+    """A batch of collate on the device, where its clips become pixel_values [N, ...]."""
+    clips = [[clip.to(device, non_blocking=True) for clip in own] for own in batch["clips"]]
+    pixel_values = torch.cat([pixel_values_of(own, image_config) for own in clips])
+    return to_device(batch, device) | {"pixel_values": pixel_values}
+
+
+def pack(prompts, ids, mask, device):
     """Put each prompt and all G of its answers into one sequence, for one forward pass.
 
     Every answer is a segment of its own (attention_mask): it sees the prompt and itself,
     and its positions start where the prompt ends. So its log-probabilities are those of the prompt
-    and the answer alone. prompts: B of encode_prompt(..., ask=True). ids, mask: [B, G, C]. Returns
-    the model's inputs [B, T], and `predictor` [B, G, C]: the place in the sequence of the token
-    from which each answer token is predicted.
+    and the answer alone. prompts: B of encode_prompt(..., ask=True). ids, mask: [B, G, C] on the
+    CPU. Returns the model's inputs [B, T] on the device, and `predictor` [B, G, C]: the place in
+    the sequence of the token from which each answer token is predicted.
     """
     (B, G, C), lengths = ids.shape, [len(prompt["input_ids"]) for prompt in prompts]
-    T = max(n + int(m.sum()) for n, m in zip(lengths, mask))
+    T = round_up(max(n + int(m.sum()) for n, m in zip(lengths, mask)))
     batch = {
         "input_ids": torch.zeros(B, T, dtype=torch.long),
         "segments": torch.full((B, T), -1),
@@ -180,10 +197,10 @@ def pack(prompts, ids, mask):
     answer = torch.arange(1, G + 1)[:, None].expand(G, C)
     place = torch.arange(C).expand(G, C)
     for b, (prompt, n) in enumerate(zip(prompts, lengths)):
-        kept = mask[b].cpu()  # what follows an answer's end takes no room
+        kept = mask[b]  # what follows an answer's end takes no room
         end = n + int(kept.sum())
         batch["input_ids"][b, :n] = torch.as_tensor(prompt["input_ids"])
-        batch["input_ids"][b, n:end] = ids[b].cpu()[kept]
+        batch["input_ids"][b, n:end] = ids[b][kept]
         batch["segments"][b, :n] = 0
         batch["segments"][b, n:end] = answer[kept]
         batch["position_ids"][:, b, :n] = prompt["position_ids"]
@@ -193,7 +210,7 @@ def pack(prompts, ids, mask):
     pictures = "image_embeds" if "image_embeds" in prompts[0] else "pixel_values"
     batch[pictures] = torch.cat([prompt[pictures] for prompt in prompts])
     batch["grid_thw"] = [grid for prompt in prompts for grid in prompt["grid_thw"]]
-    return batch
+    return to_device(batch, device)
 
 
 def attention_mask(segments):

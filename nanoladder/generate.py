@@ -30,7 +30,8 @@ class Completions(NamedTuple):
 
     def texts(self, tokenizer) -> list[str]:
         """The text of each sample, without the token that ends it."""
-        ends, kept = tokenizer.eos_ids, [ids[mask].tolist() for ids, mask in zip(*self[:2])]
+        ends, lengths = tokenizer.eos_ids, self.mask.sum(dim=1).tolist()
+        kept = [own[:length] for own, length in zip(self.ids.tolist(), lengths)]
         return [tokenizer.decode([token for token in own if token not in ends]) for own in kept]
 
     def cut(self, eos_ids) -> list[bool]:
@@ -105,7 +106,7 @@ def generate(
     the new token of each sample, or the end token of one that has ended. A repetition_penalty
     other than 1 changes what is sampled from (nanoladder/repetition.py).
     """
-    device, dtype = model.lm_head.weight.device, model.lm_head.weight.dtype
+    device, dtype = model.lm_head.weight.device, compute_dtype(model)
     prompt, hidden, position, seen = prefill(model, prompts, eos_ids[0], device)
     B, G = len(prompts), group_size
     cache = KVCache.empty(model.config, B * G, max_new_tokens, device, dtype, prompt)
@@ -166,9 +167,16 @@ def prefill(model, prompts, pad_id, device):
     itself = torch.eye(T, dtype=torch.bool, device=device)  # padding that sees nothing gives NaN
     padded = not bool(valid.all())
     mask = ((causal & valid[:, None]) | itself)[:, None] if padded else None  # [B, 1, T, T]
-    cache = KVCache.empty(model.config, B, T, device, model.lm_head.weight.dtype)
+    cache = KVCache.empty(model.config, B, T, device, compute_dtype(model))
     hidden = model(ids, positions, image_embeds, mask, cache)[:, -1]
     return cache, hidden, positions.amax(dim=(0, 2)) + 1, valid[:, None, None] if padded else None
+
+
+def compute_dtype(model):
+    """The type of keys and values: that of autocast, where it is on, so that none is cast again."""
+    device = model.lm_head.weight.device.type
+    autocast = torch.is_autocast_enabled(device)
+    return torch.get_autocast_dtype(device) if autocast else model.lm_head.weight.dtype
 
 
 def draw(logprobs: Tensor, temperature: float, generator) -> Tensor:

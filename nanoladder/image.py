@@ -7,7 +7,7 @@ Shapes: B pictures, F frames, H, W pixels, p patch size, m merge size, N patches
 import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import groupby
+from itertools import accumulate, groupby
 
 import numpy as np
 import torch
@@ -87,29 +87,30 @@ def rescale_box(box, from_size: tuple[int, int], to_size: tuple[int, int]) -> li
 
 
 @lru_cache
-def normal_values(config: ImageConfig) -> np.ndarray:
+def normal_values(config: ImageConfig, device) -> Tensor:
     """(level / 255 - mean) / std of each of the 256 levels of each channel -> float32 [3, 256]"""
     levels = (np.arange(256) * (1 / 255)).astype(np.float32)
-    return (levels - np.float32(config.mean)[:, None]) / np.float32(config.std)[:, None]
+    values = (levels - np.float32(config.mean)[:, None]) / np.float32(config.std)[:, None]
+    return torch.from_numpy(values).to(device)
 
 
-def cut(clips: np.ndarray, config: ImageConfig) -> np.ndarray:
+def cut(clips: Tensor, config: ImageConfig) -> Tensor:
     """Clips [B, F, H, W, C] -> patches [C, B*N, temporal * p * p]."""
     p, m, two = config.patch_size, config.merge_size, config.temporal_patch_size
     B, F, H, W, C = clips.shape
     blocks = clips.reshape(B, F // two, two, H // (p * m), m, p, W // (p * m), m, p, C)
-    return blocks.transpose(9, 0, 1, 3, 6, 4, 7, 2, 5, 8).reshape(C, -1, two * p * p)
+    return blocks.permute(9, 0, 1, 3, 6, 4, 7, 2, 5, 8).reshape(C, -1, two * p * p)
 
 
 @lru_cache
-def coordinate_patches(height: int, width: int, config: ImageConfig) -> np.ndarray:
+def coordinate_patches(height: int, width: int, config: ImageConfig, device) -> Tensor:
     """x and y of a picture's pixels, from -1 (left, top) to 1 -> [2, N, temporal * p * p]"""
     x, y = ((np.arange(side, dtype=np.float32) * 2 + 1) / side - 1 for side in (width, height))
-    frame = np.stack(np.meshgrid(x, y), axis=-1)  # [H, W, 2]
-    return cut(np.broadcast_to(frame, (1, config.temporal_patch_size, *frame.shape)), config)
+    frame = torch.from_numpy(np.stack(np.meshgrid(x, y), axis=-1))  # [H, W, 2]
+    return cut(frame.expand(1, config.temporal_patch_size, -1, -1, -1), config).to(device)
 
 
-def patchify(clips: np.ndarray, config: ImageConfig, first: int = 0) -> np.ndarray:
+def patchify(clips: Tensor, config: ImageConfig, first: int = 0) -> Tensor:
     """Cut uint8 clips [B, F, H, W, 3] into float32 patches [B*N, C * temporal * p * p].
 
     A still has F = 1; where frames are missing to a whole temporal patch, the last one is repeated.
@@ -117,18 +118,16 @@ def patchify(clips: np.ndarray, config: ImageConfig, first: int = 0) -> np.ndarr
     Stills, and the temporal patches of a video, are numbered from `first` on.
     """
     missing = -clips.shape[1] % config.temporal_patch_size
-    clips = np.concatenate([clips] + [clips[:, -1:]] * missing, axis=1)
-    blocks = cut(clips, config)  # [3, B*N, 2*p*p]
-    patches = np.empty((blocks.shape[1], 3 + 3 * config.coordinates, blocks.shape[2]), np.float32)
-    for channel, values in enumerate(normal_values(config)):
-        patches[:, channel] = values[blocks[channel]]
+    blocks = cut(torch.cat([clips] + [clips[:, -1:]] * missing, dim=1), config)  # [3, B*N, 2*p*p]
+    colours = normal_values(config, clips.device)
+    channels = [values[levels.int()] for values, levels in zip(colours, blocks)]
     if config.coordinates:
-        where = coordinate_patches(*clips.shape[2:4], config)  # the same for every picture
-        pictures, size = len(patches) // where.shape[1], where.shape[1]
-        patches[:, 3:5] = np.tile(where, (1, pictures, 1)).swapaxes(0, 1)
-        numbers = (2 * (first + np.arange(pictures)) + 1) / COUNTED - 1
-        patches[:, 5] = np.repeat(numbers, size)[:, None]
-    return patches.reshape(len(patches), -1)
+        where = coordinate_patches(*clips.shape[2:4], config, clips.device)
+        pictures = blocks.shape[1] // where.shape[1]
+        channels += where.repeat(1, pictures, 1)  # the same for every picture
+        numbers = (2 * (first + torch.arange(pictures, device=clips.device)) + 1) / COUNTED - 1
+        channels += [numbers.repeat_interleave(where.shape[1])[:, None].expand_as(channels[0])]
+    return torch.stack(channels, dim=1).flatten(1)
 
 
 def resize(image, size: tuple[int, int]) -> np.ndarray:
@@ -144,24 +143,36 @@ def size_of(image) -> tuple[int, int]:
     return image.size if isinstance(image, Image.Image) else image.shape[1::-1]
 
 
-def preprocess(images: list, config: ImageConfig) -> tuple[Tensor, list[tuple[int, int, int]]]:
-    """Stills (PIL or uint8 [H, W, 3]) -> pixel_values [N, C*2*p*p], grids (1, rows, columns)."""
-    arrays = [resize(image, resized_size(size_of(image), config)) for image in images]
-    patches, first = [], 0
-    for _, same in groupby(arrays, np.shape):
-        clips = np.stack(list(same))[:, None]
-        patches.append(patchify(clips, config, first))
-        first += len(clips)
-    grids = [
-        (1, len(array) // config.patch_size, len(array[0]) // config.patch_size) for array in arrays
+def load_clips(images: list, config: ImageConfig, is_video: bool = False) -> list[Tensor]:
+    """Resize pictures (PIL or uint8 [H, W, 3]) -> uint8 clips [B, F, H, W, 3].
+
+    Neighbouring stills of one size make one clip each, B of them. A video is a single clip of F
+    frames, all resized as the first is.
+    """
+    first = resized_size(size_of(images[0]), config)
+    sizes = [first if is_video else resized_size(size_of(image), config) for image in images]
+    arrays = [resize(image, size) for image, size in zip(images, sizes)]
+    stacks = [np.stack(list(same)) for _, same in groupby(arrays, np.shape)]
+    return [torch.from_numpy(x[None] if is_video else x[:, None]) for x in stacks]
+
+
+def grids_of(clips: list[Tensor], config: ImageConfig) -> list[tuple[int, int, int]]:
+    """(time steps, rows, columns) in patches of every still or video."""
+    p, two = config.patch_size, config.temporal_patch_size
+    return [
+        (-(-frames // two), height // p, width // p)
+        for count, frames, height, width, _ in (clip.shape for clip in clips)
+        for _ in range(count)
     ]
-    return torch.from_numpy(np.concatenate(patches) if len(patches) > 1 else patches[0]), grids
 
 
-def preprocess_video(frames: list, config: ImageConfig) -> tuple[Tensor, tuple[int, int, int]]:
-    """Frames of one video, resized as the first is -> pixel_values [N, C*2*p*p] and its grid."""
-    width, height = resized_size(size_of(frames[0]), config)
-    clip = np.stack([resize(frame, (width, height)) for frame in frames])[None]  # [1, F, H, W, 3]
-    steps = -(-len(frames) // config.temporal_patch_size)
-    grid = (steps, height // config.patch_size, width // config.patch_size)
-    return torch.from_numpy(patchify(clip, config)), grid
+def pixel_values_of(clips: list[Tensor], config: ImageConfig) -> Tensor:
+    """The clips of one row as the model's pixel_values [N, C*2*p*p], on the clips' device."""
+    firsts = accumulate((len(clip) for clip in clips), initial=0)
+    return torch.cat([patchify(clip, config, first) for clip, first in zip(clips, firsts)])
+
+
+def preprocess(images: list, config: ImageConfig, is_video: bool = False):
+    """Stills, or the frames of a video -> pixel_values [N, C*2*p*p] and their grids (grids_of)."""
+    clips = load_clips(images, config, is_video)
+    return pixel_values_of(clips, config), grids_of(clips, config)

@@ -138,9 +138,7 @@ def mrope_position_ids(
         done, start = done + text, start + text
         if len(upcoming):
             (t, h, w), interval = next(kinds[ids[done]], ((0, 0, 0), 0.0))
-            where = np.indices((t, h // merge, w // merge)).reshape(
-                3, -1
-            )  # [3, tokens of this picture]
+            where = np.indices((t, h // merge, w // merge)).reshape(3, -1)  # [3, its tokens]
             end = done + where.shape[1]
             if end == done or end > len(ids) or (ids[done:end] != ids[done]).any():
                 raise ValueError(
@@ -156,9 +154,7 @@ def mrope_position_ids(
 
 def mrope_tables(position_ids: Tensor, config: Config) -> tuple[Tensor, Tensor]:
     """position_ids [3, B, T] -> cos, sin [B, 1, T, Dh/2]; a section of frequencies has one axis."""
-    frequencies = rope_frequencies(
-        config.rope_theta, config.head_dim, position_ids.device
-    )  # [Dh/2]
+    frequencies = rope_frequencies(config.rope_theta, config.head_dim, position_ids.device)
     angle = position_ids[..., None] * frequencies  # [3, B, T, Dh/2]
     sections = angle.split(config.mrope_section, dim=-1)
     angle = torch.cat([section[axis] for axis, section in enumerate(sections)], dim=-1)
@@ -172,9 +168,7 @@ class Segments(NamedTuple):
     """Which patches attend to one another: runs of one length, or padded to the longest."""
 
     length: int  # L, of the longest
-    gather: (
-        Tensor | None
-    )  # [segments * L] patch at each padded place; None when all runs have length L
+    gather: Tensor | None  # [segments * L] patch at each padded place; None if all are L long
     scatter: Tensor | None  # [N] padded place of each patch
     mask: Tensor | None  # [segments, 1, 1, L] true where a place holds a patch
 
@@ -209,18 +203,13 @@ def plan_grid(config: VisionConfig, grid: Grid) -> tuple[Tensor, Tensor, Tensor,
     if h % m or w % m or min(grid) < 1:
         raise ValueError(f"grid {grid} is not made of whole {m} x {m} blocks of patches")
     side = config.window_size // (config.patch_size * m)  # of a window, in merged patches
-    frame, row, col = torch.meshgrid(
-        *map(torch.arange, (t, h // m, w // m)), indexing="ij"
-    )  # each [M]
+    # Of each merged patch, [t, h/m, w/m]; flattened in the order of reading it is [M].
+    frame, row, col = torch.meshgrid(*map(torch.arange, (t, h // m, w // m)), indexing="ij")
     tall, wide = -(-h // (m * side)), -(-w // (m * side))  # windows a column, a row: none is empty
     window = ((frame * tall + row // side) * wide + col // side).flatten()  # [M]
     order = window.argsort(stable=True)
-    inner = torch.stack(
-        torch.meshgrid(torch.arange(m), torch.arange(m), indexing="ij"), dim=-1
-    )  # [m, m, 2]
-    place = torch.stack((row, col), dim=-1).view(-1, 1, 2) * m + inner.view(
-        1, m * m, 2
-    )  # [M, m*m, 2]
+    inner = torch.cartesian_prod(torch.arange(m), torch.arange(m))  # [m*m, 2]
+    place = torch.stack((row, col), dim=-1).view(-1, 1, 2) * m + inner  # [M, m*m, 2]
     return order, window.bincount() * m * m, torch.full((t,), h * w), place[order].view(-1, 2)
 
 
@@ -279,9 +268,8 @@ class VisionAttention(nn.Module):
         qkv = torch.cat((rotate(qkv[:, :2], cos, sin), qkv[:, 2:]), dim=1)
         if gather is not None:
             qkv = qkv[gather]  # [segments * L, 3, H, Dh]
-        q, k, v = qkv.view(-1, length, *qkv.shape[1:]).permute(
-            2, 0, 3, 1, 4
-        )  # each [segments, H, L, Dh]
+        qkv = qkv.view(-1, length, *qkv.shape[1:])  # [segments, L, 3, H, Dh]
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each [segments, H, L, Dh]
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         y = y.transpose(1, 2).reshape(-1, x.shape[1])  # [segments * L, D]
         return self.proj(y if scatter is None else y[scatter])

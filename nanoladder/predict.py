@@ -19,6 +19,7 @@ from nanoladder.generate import generate
 from nanoladder.image import resized_size
 from nanoladder.prompts import boxes_in_input, prompt_text, target_text
 from nanoladder.rewards import score_answer, score_boxes
+from nanoladder.runtime import load_ahead
 
 MAX_NEW_TOKENS = 192  # an answer that has not ended by then is cut
 # On published benchmarks, without and with thinking, as SpatialLadder's evaluation has it.
@@ -92,33 +93,39 @@ def predict(
     decoding["repetition_penalty"] = policy.repetition_penalty
     size, prompts = max(1, batch_size // max(1, samples)), policy.tokenizer.prompts
     order = asking_order(rows, policy.image_config, prompts)
-    bar = progress(total=len(rows), desc=title, unit="row", disable=not runtime.main)
-    for first in range(0, len(order), size):
+    known = len(journal.found) - len(journal.records)  # rows whose answers are kept already
+
+    def load(first):
         places = order[first : first + size]
-        batch = [rows[i] for i in places]
-        answers = journal.replay(batch, prompts)
+        share = -(-len(places) // runtime.world)
+        own = [rows[i] for i in places[share * runtime.rank :][:share]]  # neighbours stay together
+        loaded = [] if first + len(places) <= known else own
+        model = (policy.tokenizer, policy.image_config, policy.model.config)
+        return first, places, own, [encode_prompt(row, *model, ask=True) for row in loaded]
+
+    bar = progress(total=len(rows), desc=title, unit="row", disable=not runtime.main)
+    for first, places, own, asked in load_ahead(load, range(0, len(order), size)):
+        answers = journal.replay([rows[i] for i in places], prompts)
         if answers is None:
-            share = -(-len(batch) // runtime.world)
-            own = batch[share * runtime.rank :][:share]  # neighbours stay together
-            answers = answer_batch(policy, own, samples, decoding, first + runtime.rank)
+            answers = answer_batch(policy, own, asked, samples, decoding, first + runtime.rank)
             answers = [(about or {}) | answer for answer in answers]
             answers = journal.keep(runtime.gather(answers))
         for i, answer in zip(places, answers):
             predictions[i] = answer
-        bar.update(len(batch))
+        bar.update(len(places))
     bar.close()
     return predictions
 
 
-def answer_batch(policy, batch, samples, decoding, seed):
-    """Answers to a batch of rows. Its own seed makes it independent of the batches before it.
+def answer_batch(policy, batch, prompts, samples, decoding, seed):
+    """Answers to a batch of rows, whose prompts encode_prompt has made.
 
-    "cut" is whether the limit on new tokens ended the answer; of N samples, how many it ended.
+    The batch's own seed makes it independent of the batches before it. "cut" is whether the limit
+    on new tokens ended the answer; of N samples, how many it ended.
     """
     if not batch:
         return []
     (model, tokenizer, image_config, _), per_row = policy, max(1, samples)
-    prompts = [encode_prompt(row, tokenizer, image_config, model.config, True) for row in batch]
     generator = torch.Generator(model.lm_head.weight.device).manual_seed(seed)
     ends, banned = tokenizer.eos_ids, tokenizer.vision_ids
     given = {"eos_ids": ends, "banned_ids": banned, "group_size": per_row, "generator": generator}

@@ -99,7 +99,8 @@ def explain(s, dataset, example, policy, say):
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     parts = f"vision {weights(model.visual):,}, decoder {weights(model.model):,}"
     say(f"parameters: {parts}, all {model.num_parameters():,}, of which {trained:,} are trained")
-    longest = len(ids) - len(example["pixel_values"]) // config.merge_size**2 + most
+    patches = sum(t * h * w for t, h, w in example["grid_thw"])
+    longest = len(ids) - patches // config.merge_size**2 + most
     need = estimate_memory(model, s, longest, most, supervised)
     shown = " + ".join(f"{name} {size:.1f}" for name, size in need.items())
     say(f"memory with the largest pictures, roughly: {sum(need.values()):.1f} GiB = {shown}")

@@ -6,6 +6,8 @@ import math
 import os
 import platform
 import random
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from datetime import timedelta
 
@@ -112,6 +114,18 @@ def to_device(batch, device):
         name: value.to(device, non_blocking=True) if torch.is_tensor(value) else value
         for name, value in batch.items()
     }
+
+
+def load_ahead(load, keys):
+    """load(key) of each key in turn; while one is used, a thread loads the next."""
+    with ThreadPoolExecutor(1) as thread:
+        loading = deque()
+        for key in keys:
+            loading.append(thread.submit(load, key))
+            if len(loading) > 1:
+                yield loading.popleft().result()
+        while loading:
+            yield loading.popleft().result()
 
 
 def cosine_schedule(step, steps, warmup, floor=0.02):

@@ -18,6 +18,7 @@ from nanoladder.batches import (
     collate,
     deal_prompts,
     encode_prompt,
+    on_device,
     plan_mixture,
     take_turns,
 )
@@ -99,6 +100,7 @@ def test_questions_packed_behind_one_image_get_the_logits_they_have_alone(loaded
     group = dataset.groups[0][:4]
 
     def supervised_logits(batch):
+        batch = on_device(batch, CONFIG, torch.device("cpu"))
         inputs = batch["input_ids"], batch["position_ids"]
         with torch.no_grad():
             embeds = model.visual(batch["pixel_values"], batch["grid_thw"])

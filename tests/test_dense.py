@@ -19,7 +19,7 @@ from data.rooms.dense import (
     index_shares,
 )
 from data.rooms.questions import NAMES
-from nanoladder.batches import Dataset, collate
+from nanoladder.batches import Dataset, collate, on_device
 from nanoladder.checkpoint import BASE, Policy
 from nanoladder.command import UserError
 from nanoladder.image import ImageConfig
@@ -108,6 +108,7 @@ def test_the_dense_loss_is_its_definition(rooms):
     row = read_rows(rooms / "train" / "seeing.jsonl")[0]
     extra = partial(dense_targets, image_config=image_config)
     example = Dataset([row], tok, image_config, model.config, extra=extra)[0, 0, 0]
+    batch = on_device(collate([example]), image_config, torch.device("cpu"))
     words = {
         **{"columns": "abcdefgh", "rows": "12345678", "pictures": "ijklmnop"},
         **{"names": [" " + name for name in NAMES], "depths": "stuvwxyz"},
@@ -115,8 +116,8 @@ def test_the_dense_loss_is_its_definition(rooms):
     }
     ids = {kind: [tok.encode(word)[0] for word in asked] for kind, asked in words.items()}
     with torch.no_grad():
-        answers, loss = DenseLoss(AnswerLoss(model), tok, "cpu")(collate([example]))
-        state = model.model.norm(model.visual(example["pixel_values"], example["grid_thw"]))
+        answers, loss = DenseLoss(AnswerLoss(model), tok, "cpu")(batch)
+        state = model.model.norm(model.visual(batch["pixel_values"], batch["grid_thw"]))
         head = model.lm_head.weight.detach()
     assert answers == 0  # no question was asked
     expected, start = 0.0, 0

@@ -20,7 +20,6 @@ from nanoladder.image import (
     image_tokens,
     patchify,
     preprocess,
-    preprocess_video,
     rescale_box,
     resized_size,
     smart_resize,
@@ -78,8 +77,9 @@ def test_arrays_equal_pil_images():
 
 def test_a_batch_of_one_size_equals_its_images_one_by_one():
     stack = np.stack([noise(96, 64, seed) for seed in range(5)])
-    apart = np.concatenate([patchify(image[None, None], NANO) for image in stack])
-    assert np.array_equal(patchify(stack[:, None], NANO), apart)
+    clips = torch.from_numpy(stack)[:, None]
+    apart = torch.cat([patchify(clip[None], NANO) for clip in clips])
+    assert torch.equal(patchify(clips, NANO), apart)
 
 
 def test_smart_resize_equals_transformers():
@@ -107,8 +107,8 @@ def test_patches_can_be_put_together_again():
     """
     config = ImageConfig(patch_size=8, min_pixels=1, coordinates=True)
     clip = np.stack([noise(32, 48, seed) for seed in range(4)])  # 2 time steps
-    pixel_values, grid = preprocess_video(list(clip), config)
-    assert grid == (2, 4, 6)
+    pixel_values, grids = preprocess(list(clip), config, is_video=True)
+    assert grids == [(2, 4, 6)]
     mean, std = np.array(PUBLISHED.mean), np.array(PUBLISHED.std)
     picture = np.zeros((*clip.shape[:3], 6))
     index = 0
@@ -132,12 +132,12 @@ def test_patches_can_be_put_together_again():
 
 def test_an_odd_number_of_frames_repeats_the_last():
     frames = [noise(96, 96, seed) for seed in range(3)]
-    odd, grid = preprocess_video(frames, NANO)
-    even, _ = preprocess_video([*frames, frames[-1]], NANO)
-    assert grid == (2, 12, 12) and torch.equal(odd, even)
-    still, (still_grid,) = preprocess(frames[:1], NANO)
-    video, video_grid = preprocess_video(frames[:1], NANO)
-    assert still_grid == video_grid and torch.equal(still, video)
+    odd, grids = preprocess(frames, NANO, is_video=True)
+    even, _ = preprocess([*frames, frames[-1]], NANO, is_video=True)
+    assert grids == [(2, 12, 12)] and torch.equal(odd, even)
+    still, still_grids = preprocess(frames[:1], NANO)
+    video, video_grids = preprocess(frames[:1], NANO, is_video=True)
+    assert still_grids == video_grids and torch.equal(still, video)
 
 
 def test_blank_images_all_look_the_same():

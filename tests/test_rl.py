@@ -80,7 +80,7 @@ def test_trainer_and_sampler_agree(asked, frozen):
     """The ratio is 1 on the first update, for images, views and a video in one pack."""
     model, tok, *_ = asked[0]
     prompts, ids, mask, old = sampled(asked, frozen)
-    batch = pack(prompts, ids, mask)
+    batch = pack(prompts, ids, mask, torch.device("cpu"))
     new, entropy = rl.answer_logprobs(model, batch, ids, mask, tok.vision_ids)
     assert mask.sum() > 60 and ((new - old).exp() - 1).abs().max().item() < 1e-4
     assert 0 < entropy < np.log(len(tok))
@@ -100,7 +100,7 @@ def test_the_loss_is_its_definition(asked, frozen):
         p += 0.02 * torch.randn_like(p)
     advantage = torch.randn(ids.shape[:2])
     compute = rl.GRPOLoss(QUICK, model, reference, tok.vision_ids)
-    loss, stats = compute(pack(prompts, ids, mask), ids, mask, advantage, old)
+    loss, stats = compute(pack(prompts, ids, mask, torch.device("cpu")), ids, mask, advantage, old)
 
     def logprobs(model, prompt, own):
         """Of one answer's tokens, the prompt and the answer alone in their sequence."""

@@ -161,22 +161,28 @@ def floor(predictions, views=8):
 
 
 def grpo(run):
-    """What GRPO's samples earn, how their rewards spread, and how far the policy goes."""
+    """What GRPO's samples earn, what greedy answers score, and how far the policy goes."""
     rows = read_jsonl(run / "metrics.jsonl")
     steps = [row["step"] for row in rows]
     panels = {
-        "accuracy of sampled answers": "accuracy",
-        "format of sampled answers": "format",
+        "accuracy of sampled answers (training)": "accuracy",
         "groups without advantages (idle)": "idle",
         "KL to the reference, nats": "kl",
     }
-    figure, axes = plt.subplots(1, len(panels), figsize=(15, 2.8), layout="constrained")
+    figure, (first, *axes) = plt.subplots(1, 4, figsize=(15, 2.8), layout="constrained")
+    scored = [row for row in rows if "val" in row]
+    for name, label, colour in (("nq", "numbers", COLOURS[0]), ("mcq", "choices", COLOURS[2])):
+        values = [np.mean([kind[name] for kind in row["val"].values()]) for row in scored]
+        first.plot([row["step"] for row in scored], values, "o-", color=colour, label=label)
+    first.set_title("accuracy of greedy answers (validation)")
+    first.legend(loc="lower right")
     for axis, (title, name) in zip(axes, panels.items()):
         values = [row[name] for row in rows]
         axis.plot(steps, values, color=COLOURS[1], alpha=0.2)
         axis.plot(steps, smooth(values, 0.95), color=COLOURS[1])
-        axis.set_title(title, fontsize=9)
-        axis.set_xlabel("step", fontsize=8)
+        axis.set_title(title)
+    for axis in (first, *axes):
+        axis.set_xlabel("step")
     save(figure, "grpo.png")
 
 

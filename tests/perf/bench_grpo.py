@@ -89,7 +89,7 @@ class OurStep:
         model.train()
         for first in range(0, s.prompts_per_step, s.micro_prompts):
             part = slice(first, first + s.micro_prompts)
-            batch = pack(self.prompts[part], ids[part], mask[part])
+            batch = pack(self.prompts[part], ids[part], mask[part], torch.device("cpu"))
             loss, _ = self.loss(batch, ids[part], mask[part], advantage[part], old_logprobs[part])
             (loss * (s.micro_prompts / s.prompts_per_step)).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
