@@ -121,7 +121,6 @@ def rollout(s, policy, prompts, seed):
     encodes each picture once, and the prompts keep its image_embeds.
     """
     model, tokenizer, *_ = policy
-    model.eval()
     device = model.lm_head.weight.device
     generator = torch.Generator(device).manual_seed(seed)
     with autocast(device, s.amp):
@@ -268,7 +267,6 @@ def update(s, loop, prompts, ids, mask, advantage, old_logprobs):
     device, totals = loop.runtime.device, {}
     on_host = ids.cpu(), mask.cpu()  # one copy, not one for each prompt
     advantage, share = advantage.to(device), len(prompts)
-    loop.policy.model.train()
     for first in range(0, share, s.micro_prompts):
         part = slice(first, first + s.micro_prompts)
         weight = len(prompts[part]) / share

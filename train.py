@@ -16,6 +16,7 @@ A stopped or killed run goes on with --resume: bit for bit on a CPU, up to round
 """
 
 import dataclasses
+from math import prod
 
 import torch
 import torch.nn.functional as F
@@ -139,29 +140,28 @@ class AnswerLoss(nn.Module):
 
 def train(s, loop, recipe, dataset, order, validate):
     """The loop. order: (epoch, group, questions) of every sequence of the run."""
-    runtime, device, (model, _, image_config, _) = loop.runtime, loop.runtime.device, loop.policy
-    accumulation = s.batch_size // (s.micro_batch_size * runtime.world)
-    passes = micro_batches(s, runtime, dataset.groups, order[loop.step * s.batch_size :])
-    how = {"batch_sampler": passes, "collate_fn": collate, "worker_init_fn": leave_process_group}
+    runtime, device, image_config = loop.runtime, loop.runtime.device, loop.policy.image_config
+    steps = micro_batches(s, runtime, dataset, order[loop.step * s.batch_size :])
+    how = {"batch_sampler": [keys for passes in steps for keys in passes], "collate_fn": collate}
     how |= {"num_workers": 8, "pin_memory": True} if device.type == "cuda" else {}
-    loader = iter(DataLoader(dataset, **how))
+    loader = iter(DataLoader(dataset, worker_init_fn=leave_process_group, **how))
     loop.bar.set_description(f"stage {s.stage}")
-    while loop.step < s.steps:
-        model.train()
-        batches = [next(loader) for _ in range(accumulation)]
-        # One mean over the step's answer tokens, however they are split over batches and ranks.
-        counts = [int((batch["labels"] != IGNORE_INDEX).sum()) for batch in batches]
-        tokens = max(1, runtime.sum(sum(counts)))
+    for passes in steps:
+        batches = [next(loader) for _ in passes]
+        # Means over the step's answer tokens and patches, however these are split over ranks.
+        answers = sum(int((batch["labels"] != IGNORE_INDEX).sum()) for batch in batches)
+        seen = [sum(map(prod, batch["grid_thw"])) for batch in batches]
+        tokens, patches = max(1, runtime.sum(answers)), runtime.sum(sum(seen))
         answer_sum = auxiliary_sum = 0.0
         for k, batch in enumerate(batches):
-            parallel.sync_gradients(loop.compute, on=k + 1 == accumulation)
+            parallel.sync_gradients(loop.compute, on=k + 1 == len(batches))
             with autocast(device, s.amp):
                 answer_loss, auxiliary = loop.compute(on_device(batch, image_config, device))
-                # Ranks average their gradients, so a sum is multiplied by their number.
-                loss = answer_loss * runtime.world / tokens + auxiliary / accumulation
-            loss.backward()
+            # Ranks average their gradients, so what they add up is multiplied by their number.
+            auxiliary = auxiliary * runtime.world * seen[k] / patches
+            (answer_loss * runtime.world / tokens + auxiliary).backward()
             answer_sum += answer_loss.detach()
-            auxiliary_sum += auxiliary.detach() / accumulation
+            auxiliary_sum += auxiliary.detach()
         factor = recipe.rate(s, loop.step)
         norm = loop.update(factor, answer_sum + auxiliary_sum)
         if loop.due(LOG_EVERY) or loop.due(s.eval_every) or loop.step == s.steps:
@@ -181,23 +181,23 @@ def train(s, loop, recipe, dataset, order, validate):
         loop.end_step()
 
 
-def micro_batches(s, runtime, groups, order):
-    """This rank's forward passes, as lists of the dataset's keys.
+def micro_batches(s, runtime, dataset, order):
+    """This rank's forward passes of each step. None pads a sequence to over twice its length.
 
-    Within a step, sequences of like length go together, so that little is padded, and every rank
-    gets its share of the long ones.
+    The ranks of a split model (--shard) need equally many, so there only the number counts.
     """
-
-    def size(key):
-        _, group, count = key
-        return len(groups[group][0].images), min(len(groups[group]), count)
-
-    passes = []
+    steps = []
     for first in range(0, len(order), s.batch_size):
-        alike = sorted(order[first : first + s.batch_size], key=size)
-        own = alike[runtime.rank :: runtime.world]
-        passes += [own[k : k + s.micro_batch_size] for k in range(0, len(own), s.micro_batch_size)]
-    return passes
+        alike = sorted((dataset.length(key), key) for key in order[first : first + s.batch_size])
+        passes, shortest = [[]], 0
+        for length, key in alike[runtime.rank :: runtime.world]:  # each rank gets some long ones
+            too_long = length > 2 * shortest > 0 and not s.shard
+            if too_long or len(passes[-1]) == s.micro_batch_size:
+                passes.append([])
+            shortest = shortest if passes[-1] else length
+            passes[-1].append(key)
+        steps.append(passes)
+    return steps
 
 
 # ---------------------------------------------------------------- model, data, main
@@ -209,9 +209,8 @@ def build_policy(s, texts, device):
         tokenizer = Tokenizer.train(texts)
         tokenizer.use_prompts(s.prompts)
         config = config_for_tokenizer(PRESETS[s.preset], tokenizer)
-        has_coordinates = config.vision.in_channels > 3
-        image_config = ImageConfig(config.vision.patch_size, coordinates=has_coordinates)
-        policy = Policy(Qwen2_5_VL(config).to(device), tokenizer, image_config).limit_pixels(s)
+        images = ImageConfig(config.vision.patch_size, coordinates=config.vision.in_channels > 3)
+        policy = Policy(Qwen2_5_VL(config).to(device), tokenizer, images).limit_pixels(s)
     else:
         start = s.model or (checkpoint.BASE if s.init == "base" else s.init)
         policy = load_policy(s, start, device)

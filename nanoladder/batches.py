@@ -18,13 +18,14 @@ import numpy as np
 import torch
 
 from nanoladder.command import UserError
-from nanoladder.image import grids_of, load_clips, pixel_values_of
+from nanoladder.image import grids_of, image_tokens, load_clips, pixel_values_of
 from nanoladder.model import mrope_position_ids
 from nanoladder.photos import load_image
 from nanoladder.prompts import prompt_text, target_text
 from nanoladder.runtime import to_device
 
 IGNORE_INDEX = -100  # a label without a loss, as in torch.nn.functional.cross_entropy
+QUESTION = 30  # tokens of a question and its answer, about
 PADDING_STEP = 16  # sequence lengths are rounded up to this, so that few shapes must be compiled
 
 
@@ -112,6 +113,14 @@ class Dataset(torch.utils.data.Dataset):
         group = self.groups[i]
         rng = np.random.default_rng([self.seed, epoch, i])
         return self.encode([group[j] for j in rng.permutation(len(group))], count)
+
+    def length(self, key):
+        """About how many tokens the sequence of a key has."""
+        _, i, count = key
+        row, asked = self.groups[i][0], min(len(self.groups[i]), count)
+        frames = self.image_config.temporal_patch_size if row.data_type == "video" else 1
+        seen = -(-len(row.images) // frames) * image_tokens(row.sizes[0], self.image_config)
+        return seen + QUESTION * asked
 
     def encode(self, rows, count=None):
         """The sequence that asks the first `count` rows; None asks all, 0 only shows the pictures.

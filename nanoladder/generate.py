@@ -106,10 +106,10 @@ def generate(
     the new token of each sample, or the end token of one that has ended. A repetition_penalty
     other than 1 changes what is sampled from (nanoladder/repetition.py).
     """
-    device, dtype = model.lm_head.weight.device, compute_dtype(model)
+    device = model.lm_head.weight.device
     prompt, hidden, position, seen = prefill(model, prompts, eos_ids[0], device)
     B, G = len(prompts), group_size
-    cache = KVCache.empty(model.config, B * G, max_new_tokens, device, dtype, prompt)
+    cache = KVCache.empty(model.config, B * G, max_new_tokens, device, prompt.keys.dtype, prompt)
     hidden, position = (x.repeat_interleave(G, dim=0) for x in (hidden, position))  # [B*G, ...]
     said = said_in(prompts, model.config.vocab_size).repeat_interleave(G, dim=0).to(device)
     ends, banned = (torch.tensor(part, device=device).long() for part in (eos_ids, banned_ids))
@@ -167,16 +167,11 @@ def prefill(model, prompts, pad_id, device):
     itself = torch.eye(T, dtype=torch.bool, device=device)  # padding that sees nothing gives NaN
     padded = not bool(valid.all())
     mask = ((causal & valid[:, None]) | itself)[:, None] if padded else None  # [B, 1, T, T]
-    cache = KVCache.empty(model.config, B, T, device, compute_dtype(model))
+    cast = torch.is_autocast_enabled(device.type)  # then keys and values are of autocast's type
+    dtype = torch.get_autocast_dtype(device.type) if cast else model.lm_head.weight.dtype
+    cache = KVCache.empty(model.config, B, T, device, dtype)
     hidden = model(ids, positions, image_embeds, mask, cache)[:, -1]
     return cache, hidden, positions.amax(dim=(0, 2)) + 1, valid[:, None, None] if padded else None
-
-
-def compute_dtype(model):
-    """The type of keys and values: that of autocast, where it is on, so that none is cast again."""
-    device = model.lm_head.weight.device.type
-    autocast = torch.is_autocast_enabled(device)
-    return torch.get_autocast_dtype(device) if autocast else model.lm_head.weight.dtype
 
 
 def draw(logprobs: Tensor, temperature: float, generator) -> Tensor:

@@ -1,8 +1,9 @@
 """Qwen2.5-VL from scratch: vision transformer, decoder, KV cache, M-RoPE (arXiv 2502.13923).
 
 The same code runs a model of 2 million parameters and the published 3B and 7B; only the Config
-differs. Parameters have the names of the published Hugging Face checkpoints. Read it from the
-bottom up: the whole model, the decoder, the vision transformer, rotary positions.
+differs. Parameters have the names of the published Hugging Face checkpoints. There is no dropout,
+so train() and eval() change nothing. Read it from the bottom up: the whole model, the decoder, the
+vision transformer, rotary positions.
 
 Shapes: B batch, T tokens, S tokens attended to, D width, H heads, K key/value heads, Dh head width,
         N patches of all images, M merged patches (image tokens), L patches a segment, C channels.

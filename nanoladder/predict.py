@@ -87,7 +87,6 @@ def predict(
     question is longer than the model's context.
     """
     check_context(rows, *policy[1:3], policy.model.config)
-    policy.model.eval()
     journal, predictions = journal or Journal(), [None] * len(rows)
     decoding = {"temperature": 1.0 if samples else temperature, "max_new_tokens": max_new_tokens}
     decoding["repetition_penalty"] = policy.repetition_penalty

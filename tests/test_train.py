@@ -10,7 +10,9 @@ import shutil
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from conftest import ROOT, prepare, torchrun
@@ -373,6 +375,25 @@ def test_stage_0_learns_the_same_on_two_ranks(rooms, tmp_path, every_loss):
     assert_same_run(tmp_path / "whole", tmp_path / "ddp", steps=4)
     losses = [record["loss"] for record in read_jsonl(tmp_path / "ddp" / "metrics.jsonl")]
     assert [loss > 0 for loss in losses] == [False, True, True, True]
+
+
+def test_passes_hold_sequences_of_like_length():
+    lengths = {i: int(n) for i, n in enumerate(np.random.default_rng(0).integers(40, 600, 96))}
+    dataset, order = SimpleNamespace(length=lengths.get), list(lengths)
+
+    def passes(rank, **flags):
+        s = train.Settings(batch_size=16, micro_batch_size=4, **flags)
+        return train.micro_batches(s, SimpleNamespace(rank=rank, world=2), dataset, order)
+
+    steps = [first + second for first, second in zip(passes(0), passes(1))]
+    for number, step in enumerate(steps):
+        assert sorted(sum(step, [])) == order[16 * number : 16 * number + 16]
+        for keys in step:
+            own = [lengths[key] for key in keys]
+            assert 0 < len(keys) <= 4 and max(own) <= 2 * min(own)
+    assert any(len(a) != len(b) for a, b in zip(passes(0), passes(1)))
+    for rank in (0, 1):  # a split model's ranks must call it equally often
+        assert {len(step) for step in passes(rank, shard=True)} == {2}
 
 
 # ---------------------------------------------------------------- refusals
