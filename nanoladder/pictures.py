@@ -1,11 +1,13 @@
 """Pictures of answers: samples.png, attention.png, and one answer's boxes."""
 
+import textwrap
+
 from PIL import Image, ImageDraw
 
 from nanoladder.photos import load_image
 
 COLOURS = ["#ff5a5f", "#3fb6ff", "#ffc53d", "#5fd068", "#c58bff"]  # of predicted boxes, in turn
-TILE = 192  # pixels of a picture's longer side on a sheet
+TILE = 256  # pixels of a picture's longer side on a sheet
 
 
 def draw_samples(predictions, path):
@@ -68,12 +70,12 @@ def draw_predicted(image, boxes, scale):
     for k, (label, box) in enumerate(boxes):
         colour = COLOURS[k % len(COLOURS)]
         draw.rectangle([v * scale for v in box], outline=colour, width=2)
-        draw.text((box[0] * scale + 3, box[1] * scale + 1), label, fill=colour)
+        draw.text((box[0] * scale + 3, box[1] * scale + 1), label, fill=colour, font_size=13)
 
 
 def draw_sheet(tiles, path, columns=4):
     """Tiles (image, two lines of caption) in rows on one picture."""
-    margin, caption = 8, 30
+    margin, caption = 8, 36
     rows = -(-len(tiles) // columns)
     across, down = TILE + margin, TILE + caption + margin
     sheet = Image.new("RGB", (columns * across + margin, rows * down + margin), "#16181d")
@@ -81,6 +83,7 @@ def draw_sheet(tiles, path, columns=4):
     for k, (image, first, second) in enumerate(tiles):
         left, top = margin + k % columns * across, margin + k // columns * down
         sheet.paste(image, (left, top))
-        draw.text((left, top + TILE + 2), first[:34], fill="#d8dbe2")
-        draw.text((left, top + TILE + 14), second, fill="#8d93a1")
+        for line, text, colour in ((0, first, "#d8dbe2"), (1, second, "#8d93a1")):
+            text = textwrap.shorten(text, 42, placeholder=" ...")
+            draw.text((left, top + TILE + 2 + 15 * line), text, colour, font_size=13)
     sheet.save(path)

@@ -7,18 +7,19 @@ docs/: stages.png, encoder.png, samples.png, floor.png and, where the ladder has
 import re
 import sys
 import textwrap
+from functools import lru_cache
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 
 import rl
 from data.rooms.floor import ACROSS, ALONG, BEHIND, CELL, Sights, across_and_along
 from data.rooms.questions import NAMES, SHELL
-from data.rooms.scene import footprint
+from data.rooms.render import render
+from data.rooms.scene import footprint, scene_from_json
 from docs.results.make_curves import smooth
 from nanoladder.batches import encode_prompt
 from nanoladder.checkpoint import BASE, Policy
@@ -31,13 +32,22 @@ from nanoladder.schema import check_images, read_rows
 from nanoladder.scoring import some
 
 DOCS = Path(__file__).parent.parent
-NUMBER = "absolute distance"
+NUMBER, SIDE = "absolute distance", 384
 COLOURS = ("#d1495b", "#00798c", "#e08e1b")
 
 
+@lru_cache
+def drawn_large(path):
+    """The picture's scene, drawn again with SIDE pixels a side; the model sees 96."""
+    truth = truth_about(path)
+    frame = next(f for f in truth["frames"] if path.endswith(f["image"]))
+    scene, (camera,) = scene_from_json(truth | {"cameras": [frame["camera"]]})
+    return render(scene, camera, SIDE).rgb
+
+
 def picture(axis, path, title="", width=38):
-    axis.imshow(Image.open(path))
-    axis.set_title(textwrap.fill(title, width), fontsize=8)
+    axis.imshow(drawn_large(str(path)))
+    axis.set_title(textwrap.fill(title, width), fontsize=9)
     axis.axis("off")
 
 
@@ -95,9 +105,9 @@ def board(axis, sights, answer):
     axis.tick_params(length=0)
 
 
-def scene_of(prediction):
-    """The truth about the room that a row's pictures show."""
-    path = Path(prediction["images"][0])
+def truth_about(path):
+    """The row of scenes.jsonl about the room that a picture shows."""
+    path = Path(path)
     scenes = read_jsonl(path.parents[2] / "scenes.jsonl")
     return next(row for row in scenes if row["index"] == int(path.name[:6]))
 
@@ -110,33 +120,33 @@ def rationale(answer):
 
 def stages(boxes, direct, thought, group):
     """The stages of the ladder, each with one answer: boxes, direct, thought about, and sampled."""
-    widths = (1, 1, 1.25, 1, 1.2)
-    figure, axes = plt.subplots(1, 5, figsize=(16, 4.7), layout="constrained", width_ratios=widths)
-    found, seen, plan, asked, bars = axes
-    picture(found, boxes["images"][0], "1 perception: " + boxes["prompt"])
-    scale = Image.open(boxes["images"][0]).width / boxes["input_size"][0]
+    rows = [["found", "seen", "plan"], ["asked", "bars", "bars"]]
+    figure, axes = plt.subplot_mosaic(rows, figsize=(11, 8.2), layout="constrained")
+    picture(axes["found"], boxes["images"][0], "Stage 1: " + boxes["prompt"])
+    scale = SIDE / boxes["input_size"][0]
     for items, colour in ((boxes["truth"], "white"), (boxes["parsed"], COLOURS[0])):
         for item in items:
             x1, y1, x2, y2 = np.array(item["bbox_2d"]) * scale
             frame = plt.Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, lw=2, color=colour)
-            found.add_patch(frame)
+            axes["found"].add_patch(frame)
     question = direct["prompt"].split("\n")[0]
-    picture(seen, direct["images"][0], f"2 understanding: {question} -> {direct['answer']}")
+    picture(axes["seen"], direct["images"][0], f"Stage 2: {question} {direct['answer']}")
     thinking = rationale(thought["answer"])
-    board(plan, Sights(scene_of(thought), "single_image", thought["input_size"][0]), thinking)
-    answer = thought["answer"].split("<answer>")[-1][: -len("</answer>")]
-    plan.set_title(textwrap.fill(f"cold start: {thinking} -> {answer}", 52), fontsize=8)
-    picture(asked, group[0]["images"][0], "3 GRPO: " + group[0]["prompt"].split("\n")[0])
+    sights = Sights(truth_about(thought["images"][0]), "single_image", thought["input_size"][0])
+    board(axes["plan"], sights, thinking)
+    axes["plan"].set_title(textwrap.fill(f"The cold start: {thinking}", 44), fontsize=9)
+    picture(axes["asked"], group[0]["images"][0], "Stage 3: " + group[0]["prompt"].split("\n")[0])
     rewards = np.array([g["format"] + g["accuracy"] for g in group])
     advantages = (rewards - rewards.mean()) / (rewards.std(ddof=1) + 1e-4)
     colours = np.where(advantages > 0, COLOURS[1], COLOURS[0])
-    bars.barh(range(len(group)), advantages, color=colours, alpha=0.6)
-    for k, (one, reward) in enumerate(zip(group, rewards)):
-        answer = one["answer"].split("<answer>")[-1].removesuffix("</answer>")
-        text = f"{answer[:20]}  (reward {reward:.1f})"
-        bars.text(0, k, text, ha="center", va="center", fontsize=8)
-    bars.set(title="eight sampled answers and their advantages", yticks=[])
-    bars.title.set_fontsize(8)
+    axes["bars"].barh(range(len(group)), advantages, color=colours)
+    answers = [g["answer"].split("<answer>")[-1].removesuffix("</answer>")[:20] for g in group]
+    labels = [f"{answer}, reward {reward:.1f}" for answer, reward in zip(answers, rewards)]
+    axes["bars"].set_yticks(range(len(group)), labels)
+    title = (
+        f"eight sampled answers, and their advantages in GRPO (the truth is {group[0]['truth']})"
+    )
+    axes["bars"].set_title(title, fontsize=9)
     save(figure, "stages.png")
 
 
@@ -152,7 +162,7 @@ def floor(predictions, views=8):
         for number, (axis, path) in enumerate(zip(axes, p["images"])):
             picture(axis, path, f"view {number + 1}")
         thinking = rationale(p["answer"])
-        sights = Sights(scene_of(p), "multi_view", p["input_size"][0])
+        sights = Sights(truth_about(p["images"][0]), "multi_view", p["input_size"][0])
         board(plan.subplots(), sights, thinking)
         verdict = "right" if p["scores"]["accuracy"] else "wrong"
         title = f"{p['prompt'].split(chr(10))[0]}\n{thinking}  [{verdict}]"
@@ -196,7 +206,7 @@ def sampled(run, data):
     prompt = encode_prompt(row, *policy[1:3], policy.model.config, ask=True)
     _, texts = rl.rollout(s, policy, [prompt], seed=0)
     parts = rl.reward_answers(texts, [row], policy.image_config)
-    about = describe(row, *policy[1:3])
+    about = describe(row, *policy[1:3]) | {"truth": row.answer}
     return [about | {"answer": text} | part for text, part in zip(texts, parts)]
 
 
