@@ -13,8 +13,8 @@ micro-batches. The end token cannot be sampled, so every answer has --max-new-to
 main difference is this: our code computes a prompt once for its group, in the rollout and in the
 update, and TRL computes it once for each answer.
 
-The script prints the seconds a step of each, and their ratio. The two take turns, and the median
-turn counts. Nothing else should run meanwhile. Not compared are:
+Samples differ by chance, so the script first gives both the same answers to one prompt. It compares
+the norms of their gradients. Not compared are:
 
     reading pictures             the published processor cannot feed a model as small as ours, so
                                  both get what encode_prompt made beforehand
@@ -22,45 +22,26 @@ turn counts. Nothing else should run meanwhile. Not compared are:
     logging, and TRL's vLLM
 """
 
-import argparse
 import os
-import sys
 import tempfile
-import time
 from pathlib import Path
-from statistics import median
 
 import torch
+from turns import OURS, Turns, arguments, load_theirs, table
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+import rl
+from nanoladder import checkpoint
+from nanoladder.batches import encode_prompt, pack
+from nanoladder.checkpoint import Policy
+from nanoladder.command import UserError
+from nanoladder.generate import left_pad
+from nanoladder.loop import CLIP_NORM
+from nanoladder.muon import make_optimizers
+from nanoladder.process import run_script
+from nanoladder.prompts import prompt_text
+from nanoladder.splits import read_kinds
 
-import rl  # noqa: E402
-from nanoladder import checkpoint  # noqa: E402
-from nanoladder.batches import encode_prompt, pack  # noqa: E402
-from nanoladder.checkpoint import Policy  # noqa: E402
-from nanoladder.command import UserError  # noqa: E402
-from nanoladder.generate import left_pad  # noqa: E402
-from nanoladder.loop import CLIP_NORM  # noqa: E402
-from nanoladder.muon import make_optimizers  # noqa: E402
-from nanoladder.process import run_script  # noqa: E402
-from nanoladder.prompts import prompt_text  # noqa: E402
-from nanoladder.splits import read_kinds  # noqa: E402
-
-
-def arguments(argv):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", default=checkpoint.BASE, help="run folder or checkpoint folder")
-    parser.add_argument("--data", default="datasets/rooms-spatial", help="data folder with test")
-    parser.add_argument("--prompts", type=int, default=16, help="prompts a step")
-    parser.add_argument("--group", type=int, default=8, help="answers to each prompt")
-    passes = "prompts whose answers go through one forward and backward pass"
-    parser.add_argument("--micro-prompts", type=int, default=4, help=passes)
-    parser.add_argument("--max-new-tokens", type=int, default=96, help="tokens of every answer")
-    parser.add_argument("--turns", type=int, default=5, help="turns of each")
-    return parser.parse_args(argv)
+TOLERANCE = 1e-3  # between the norms of the two gradients
 
 
 def variety(text):
@@ -69,17 +50,17 @@ def variety(text):
 
 
 class OurStep:
-    """What rl.train does in a step, without its records. Call it with a seed."""
+    """What rl.train does in a step, without its records; it counts as one unit of work."""
 
     def __init__(self, s, policy, ref_model, prompts):
-        self.s, self.policy, self.prompts = s, policy, prompts
+        self.s, self.policy, self.prompts, self.seed = s, policy, prompts, 0
         banned = policy.tokenizer.vision_ids
         self.loss = rl.GRPOLoss(s, policy.model, ref_model.requires_grad_(False), banned)
         (self.adamw,) = make_optimizers(policy.model, s.lr, muon_lr=0.0, weight_decay=0.0)
 
-    def __call__(self, seed):
-        s, model = self.s, self.policy.model
-        completions, texts = rl.rollout(s, self.policy, self.prompts, seed)
+    def __call__(self):
+        s, model, self.seed = self.s, self.policy.model, self.seed + 1
+        completions, texts = rl.rollout(s, self.policy, self.prompts, self.seed)
         ids, mask, old_logprobs = (
             t.view(s.prompts_per_step, s.group_size, -1) for t in completions
         )
@@ -95,6 +76,7 @@ class OurStep:
         torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
         self.adamw.step()
         self.adamw.zero_grad(set_to_none=True)
+        return 1
 
 
 def trl_settings(trl, s, folder, turns, banned):
@@ -145,35 +127,70 @@ def encoded_processor(transformers, folder, prompts, policy):
     return Encoded()
 
 
-def time_steps(step, trainer):
-    """(our seconds, TRL's seconds), one for each step of the trainer; one of ours precedes each."""
+def gradient_norms(trainer, step):
+    """The norms of our gradient and of TRL's, for the same two answers to the first prompt.
+
+    Nothing is banned here: our code takes the banned tokens out of the softmax, TRL does not.
+    """
+    s, prompt, model = step.s, step.prompts[0], step.policy.model
+    ids = torch.randint(10, 200, (1, 2, 8), generator=torch.Generator().manual_seed(0))
+    mask, advantage = torch.ones_like(ids, dtype=torch.bool), torch.tensor([[1.0, -0.5]])
+    batch = pack([prompt], ids, mask)
+    with torch.no_grad():
+        old, _ = rl.answer_logprobs(model, batch, ids, mask, ())
+    loss, _ = rl.GRPOLoss(s, model, step.loss.ref_model, ())(batch, ids, mask, advantage, old)
+    asked = torch.tensor([prompt["input_ids"]] * 2)
+    is_image = (asked == model.config.image_token_id).int()
+    theirs = {
+        **{"prompt_ids": asked, "prompt_mask": torch.ones_like(asked)},
+        **{"completion_ids": ids[0], "completion_mask": mask[0].long()},
+        **{"advantages": advantage[0], "ref_per_token_logps": old[0]},
+        "pixel_values": torch.cat([prompt["pixel_values"]] * 2),
+        "image_grid_thw": torch.tensor([*prompt["grid_thw"]] * 2),
+        "num_images": [len(prompt["grid_thw"])] * 2,
+        "mm_token_type_ids": torch.cat([is_image, torch.zeros_like(ids[0], dtype=torch.int)], 1),
+    }
+    trainer.current_gradient_accumulation_steps = 1  # which trainer.train() sets later
+    pairs, norms = (
+        [(loss, model), (trainer._compute_loss(trainer.model, theirs), trainer.model)],
+        [],
+    )
+    for loss, trained in pairs:
+        loss.backward()
+        norms.append(float(torch.nn.utils.clip_grad_norm_(trained.parameters(), 1e9)))
+        trained.zero_grad(set_to_none=True)
+    return norms
+
+
+def make_trainer(args, s, policy, prompts, rows, out):
+    """TRL's GRPOTrainer for the same prompts."""
     import transformers
+    import trl
 
-    ours, theirs = [], []
+    def reward(completions, completion_ids, **_):
+        lengths = {len(ids) for ids in completion_ids}
+        assert lengths == {s.max_new_tokens}, "an answer of another length"
+        return [variety(answer["content"]) for (answer,) in completions]
 
-    class Turns(transformers.TrainerCallback):
-        def on_step_begin(self, _, state, control, **__):
-            start = time.perf_counter()
-            step(state.global_step)
-            self.start = time.perf_counter()
-            ours.append(self.start - start)
-
-        def on_step_end(self, _, state, control, **__):
-            theirs.append(time.perf_counter() - self.start)
-
-    trainer.add_callback(Turns)
-    trainer.remove_callback(transformers.PrinterCallback)
-    trainer.train()
-    return ours, theirs
+    folder = checkpoint.find(args.model)
+    processor = encoded_processor(transformers, folder, prompts, policy)
+    asked = [[{"role": "user", "content": prompt_text(row)}] for row in rows]
+    data = table({"prompt": asked, "images": [[i] for i in range(len(rows))]})
+    settings = trl_settings(trl, s, out, args.turns, policy.tokenizer.vision_ids)
+    theirs = load_theirs(folder)
+    return trl.GRPOTrainer(theirs, reward, settings, data, processing_class=processor)
 
 
 def main(argv):
-    args = arguments(argv)
+    args = arguments(
+        __doc__,
+        argv,
+        prompts=(16, "prompts a step"),
+        group=(8, "answers to each prompt"),
+        micro_prompts=(4, "prompts whose answers go through one forward and backward pass"),
+        max_new_tokens=(96, "tokens of every answer"),
+    )
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # everything needed is here
-    import transformers
-    import trl
-    from datasets import Dataset
-
     s = rl.Settings(
         prompts_per_step=args.prompts, group_size=args.group, micro_prompts=args.micro_prompts
     )
@@ -188,28 +205,16 @@ def main(argv):
             f"and at most {len(rows)}, the number of rows in --data"
         )
     prompts = [encode_prompt(row, tokenizer, image_config, model.config, ask=True) for row in rows]
-
-    def reward(completions, completion_ids, **_):
-        lengths = {len(ids) for ids in completion_ids}
-        assert lengths == {s.max_new_tokens}, "an answer of another length"
-        return [variety(answer["content"]) for (answer,) in completions]
-
-    folder = checkpoint.find(args.model)
-    processor = encoded_processor(transformers, folder, prompts, policy)
-    load_theirs = transformers.Qwen2_5_VLForConditionalGeneration.from_pretrained
-    theirs = load_theirs(folder, dtype=torch.float32)
-    asked = [[{"role": "user", "content": prompt_text(row)}] for row in rows]
-    data = Dataset.from_dict({"prompt": asked, "images": [[i] for i in range(len(rows))]})
+    step, turns = OurStep(s, policy, ref_model, prompts), Turns("steps/s")
     with tempfile.TemporaryDirectory() as out:
-        settings = trl_settings(trl, s, out, args.turns, tokenizer.vision_ids)
-        trainer = trl.GRPOTrainer(theirs, reward, settings, data, processing_class=processor)
-        step = OurStep(s, policy, ref_model, prompts)
-        ours, plain = (median(times[1:]) for times in time_steps(step, trainer))
-    versions = f"torch {torch.__version__}, trl {trl.__version__}"
-    print(f"cpu, {torch.get_num_threads()} thread(s), {versions}")
-    print(f"{s.prompts_per_step} prompts, {s.group_size} answers each of {s.max_new_tokens} tokens")
-    print(f"rl.py         {ours:8.2f} s/step\nTRL           {plain:8.2f} s/step")
-    print(f"ratio         {plain / ours:8.1f}")
+        trainer = make_trainer(args, s, policy, prompts, rows, out)
+        ours, theirs = gradient_norms(trainer, step)
+        if not abs(ours / theirs - 1) < TOLERANCE:
+            raise UserError(f"TRL's gradient has the norm {theirs}, ours {ours}")
+        turns.train(trainer, {OURS: step})
+    what = f"GRPO step, {args.group} answers to each of {args.prompts} prompts"
+    what += f", {args.max_new_tokens} tokens each"
+    return [turns.result(what, "TRL", f"norms of the gradients {ours:.5g} and {theirs:.5g}")]
 
 
 if __name__ == "__main__":

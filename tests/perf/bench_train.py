@@ -12,23 +12,19 @@ Nothing else should run meanwhile.
 
 import argparse
 import dataclasses
-import sys
 import time
-from pathlib import Path
 
 import torch
+from turns import DEVICE
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from nanoladder.batches import IGNORE_INDEX
+from nanoladder.loop import CLIP_NORM
+from nanoladder.model import PRESETS, Qwen2_5_VL
+from nanoladder.muon import make_optimizers
+from nanoladder.preview import flops
+from nanoladder.runtime import autocast, to_device
+from train import AnswerLoss, Settings
 
-from nanoladder.batches import IGNORE_INDEX  # noqa: E402
-from nanoladder.loop import CLIP_NORM  # noqa: E402
-from nanoladder.model import PRESETS, Qwen2_5_VL  # noqa: E402
-from nanoladder.muon import make_optimizers  # noqa: E402
-from nanoladder.preview import flops  # noqa: E402
-from nanoladder.runtime import autocast, to_device  # noqa: E402
-from train import AnswerLoss, Settings  # noqa: E402
-
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 QUESTIONS, LENGTH = 4, 26  # questions a sequence, and tokens of one with its answer
 
 
@@ -44,9 +40,8 @@ def seconds(work, repeats):
     return sorted(times[2:])[repeats // 2]
 
 
-def matmul_rate(dtype):
+def matmul_rate(dtype, side=8192 if DEVICE.type == "cuda" else 2048):
     """Floating-point operations a second of a square product."""
-    side = 8192 if DEVICE.type == "cuda" else 2048
     a, b = (torch.randn(side, side, device=DEVICE, dtype=dtype) for _ in range(2))
     return 2 * side**3 / seconds(lambda: a @ b, 10)
 
