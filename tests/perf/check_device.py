@@ -46,7 +46,7 @@ def versions(a, device):
         found["card"] = torch.cuda.get_device_name()
         found["memory_gib"] = round(torch.cuda.get_device_properties(0).total_memory / 2**30, 1)
         query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-        found["driver"] = subprocess.check_output(query, encoding="utf-8").strip()
+        found["driver"] = subprocess.check_output(query, encoding="utf-8").splitlines()[0]
     found |= {"commit": commit(), "date": time.strftime("%Y-%m-%d")}
     for dtype in (torch.bfloat16, torch.float32):
         rate = matmul_rate(dtype, 8192 if device.type == "cuda" else 256)
