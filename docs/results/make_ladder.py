@@ -1,4 +1,4 @@
-"""Collect the scores of whole ladders, one a seed:  python docs/results/make_ladder.py RUN [RUN ...]
+"""Collect the scores of whole ladders, one a seed:  python docs/results/make_ladder.py RUN ...
 
 Each RUN is a folder of `train.py --stage all`. Writes docs/results/ladder.json, which the README's
 table quotes: {stage: {score: [one of each RUN]}}.

@@ -135,7 +135,7 @@ def gradient_norms(trainer, step):
     s, prompt, model = step.s, step.prompts[0], step.policy.model
     ids = torch.randint(10, 200, (1, 2, 8), generator=torch.Generator().manual_seed(0))
     mask, advantage = torch.ones_like(ids, dtype=torch.bool), torch.tensor([[1.0, -0.5]])
-    batch = pack([prompt], ids, mask)
+    batch = pack([prompt], ids, mask, torch.device("cpu"))
     with torch.no_grad():
         old, _ = rl.answer_logprobs(model, batch, ids, mask, ())
     loss, _ = rl.GRPOLoss(s, model, step.loss.ref_model, ())(batch, ids, mask, advantage, old)

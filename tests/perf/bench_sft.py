@@ -23,13 +23,12 @@ import torch
 from turns import DEVICE, OURS, Turns, arguments, load_theirs, missing, table
 
 from nanoladder import checkpoint
-from nanoladder.batches import IGNORE_INDEX, Dataset, collate
+from nanoladder.batches import IGNORE_INDEX, Dataset, collate, on_device
 from nanoladder.checkpoint import Policy
 from nanoladder.command import UserError
 from nanoladder.loop import CLIP_NORM
 from nanoladder.muon import make_optimizers
 from nanoladder.process import run_script
-from nanoladder.runtime import to_device
 from nanoladder.splits import read_kinds
 from train import AnswerLoss
 
@@ -48,17 +47,21 @@ def make_batches(args, policy):
     asked = [group[: args.questions] for group in groups]
     if len(groups) < args.sequences:
         raise UserError(f"--sequences {args.sequences}: {args.data} has {len(groups)} at most")
-    ours = collate([dataset.encode(group) for group in asked])
-    alone = collate([dataset.encode([row]) for group in asked for row in group])
+
+    def batch(examples):
+        return on_device(collate(examples), policy.image_config, DEVICE)
+
+    ours = batch([dataset.encode(group) for group in asked])
+    alone = batch([dataset.encode([row]) for group in asked for row in group])
     theirs = {
         "input_ids": alone["input_ids"],
         "attention_mask": (alone["segments"] >= 0).long(),
         "mm_token_type_ids": (alone["input_ids"] == policy.model.config.image_token_id).int(),
         "pixel_values": alone["pixel_values"],
-        "image_grid_thw": torch.tensor(alone["grid_thw"]),
+        "image_grid_thw": torch.tensor(alone["grid_thw"], device=DEVICE),
         "labels": alone["labels"],
     }
-    return to_device(ours, DEVICE), to_device(theirs, DEVICE), len(alone["input_ids"])
+    return ours, theirs, len(alone["input_ids"])
 
 
 def make_step(model, compute, losses):

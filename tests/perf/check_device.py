@@ -22,7 +22,7 @@ from nanoladder.batches import attention_mask, encode_prompt, pack
 from nanoladder.checkpoint import Policy
 from nanoladder.generate import generate
 from nanoladder.process import run_script
-from nanoladder.runtime import start_runtime, to_device
+from nanoladder.runtime import start_runtime
 from nanoladder.splits import read_kinds
 
 TOLERANCE = 0.02  # of the standard deviation of the logits, and of the gradient's norm
@@ -64,7 +64,7 @@ def outcome(device, rows, given=None):
     prompts = [encode_prompt(row, tokenizer, image_config, model.config, True) for row in rows]
     done = generate(model, prompts, 32, tokenizer.eos_ids)
     ids, mask, old = given or (t[:4].view(2, 2, -1) for t in done)
-    batch = to_device(pack(prompts[:2], ids, mask), device)
+    batch = pack(prompts[:2], ids.cpu(), mask.cpu(), device)
     answers = [t.to(device) for t in (ids, mask, torch.tensor([[1.0, -1], [1, -1]]), old)]
     loss, _ = rl.GRPOLoss(rl.Settings(kl_coef=0.0), model, None, ())(batch, *answers)
     loss.backward()

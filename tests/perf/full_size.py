@@ -61,7 +61,7 @@ def make_examples(config, size, grid):
         example["labels"] = [IGNORE_INDEX] * (len(ids) - ANSWER) + ids[-ANSWER:]
         example["segments"] = [0] * prefix + [1] * len(text)
         example["pixel_values"] = torch.randn(grid[1] * grid[2], values, generator=generator)
-        examples.append(example | {"grid_thw": [grid]})
+        examples.append(example | {"grid_thw": [grid], "clips": []})
     return examples
 
 
