@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from nanoladder.command import UserError, flag, setting
+from nanoladder.command import UserError, flag, setting, shown
 from nanoladder.files import read_json, write_json
 from nanoladder.hf_config import (
     CheckpointError,
@@ -30,7 +30,6 @@ from nanoladder.hf_config import (
     image_config_from_hf,
     image_config_to_hf,
     require,
-    shown,
 )
 from nanoladder.image import ImageConfig
 from nanoladder.model import Config, Qwen2_5_VL
@@ -60,23 +59,23 @@ def beside(path: Path, word: str) -> Path:
 
 
 def settle(folder) -> Path:
-    """The folder; the old one is put back if replace_folder was killed between its two renames."""
+    """The folder; the old one is put back if put_in_place was killed between its two renames."""
     folder = Path(folder)
     if not folder.exists() and beside(folder, "old").exists():
         os.rename(beside(folder, "old"), folder)
     return folder
 
 
-def replace_folder(new: Path, folder: Path):
-    """Put the finished folder `new` in the place of `folder`."""
-    old = beside(folder, "old")
-    for path in (*new.rglob("*"), new):
-        sync(path)
-    if folder.exists():
+def put_in_place(new: Path, path: Path):
+    """Give the finished folder or file `new` the name `path`, when all of it is on disk."""
+    old = beside(path, "old")
+    for part in (*new.rglob("*"), new):
+        sync(part)
+    if path.is_dir():
         shutil.rmtree(old, ignore_errors=True)
-        os.rename(folder, old)
-    os.rename(new, folder)
-    sync(folder.parent)
+        os.rename(path, old)
+    os.replace(new, path)
+    sync(path.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -175,14 +174,12 @@ def load(folder, dtype: torch.dtype = torch.float32, device="cpu") -> tuple[Qwen
         with open_tensors(path, device) as file:
             for stored in file.keys():
                 tensor = state[flat_name(stored)] = file.get_tensor(stored).to(dtype)
-                if not all_finite(tensor):
-                    raise CheckpointError(f"{path}: tensor {shown(stored)} holds NaN or infinity")
-    if is_tied and not torch.equal(state.get(TIED, state[EMBEDDING]), state[EMBEDDING]):
-        raise CheckpointError(
-            f"{folder}: {TIED} differs from {EMBEDDING}, but config.json has tie_word_embeddings"
-        )
+                rule = f"tensor {shown(stored)} holds NaN or infinity"
+                require([(all_finite(tensor), rule)], f"{path}: ")
     if is_tied:
-        state[TIED] = state[EMBEDDING]
+        same = torch.equal(state.setdefault(TIED, state[EMBEDDING]), state[EMBEDDING])
+        rule = f"{TIED} differs from {EMBEDDING}, but config.json has tie_word_embeddings"
+        require([(same, rule)], f"{folder}: ")
     model.load_state_dict(state, assign=True)
     if is_tied:
         model.lm_head.weight = model.model.embed_tokens.weight
@@ -307,73 +304,47 @@ def save(
         write_json(new / "preprocessor_config.json", image_config_to_hf(image_config))
     if tokenizer is not None:
         tokenizer.save(new)
-    replace_folder(new, folder)
+    put_in_place(new, folder)
 
 
 # ---------------------------------------------------------------------------- state of a run
 
 
 def save_state(path, state):
-    """Write nested dicts, lists and tuples of tensors and JSON values to one safetensors file.
+    """Write nested dicts of tensors and JSON values to one safetensors file.
 
     The tensors are the file's tensors, and the rest is JSON in its header. Keys keep their type,
-    floats every bit, and shared tensors stay shared.
+    and floats every bit.
     """
-    path, tensors, names = Path(path), {}, {}
+    path, tensors = Path(path), {}
 
     def encode(value):
         if isinstance(value, Tensor):
-            layout = (value.shape, value.stride(), value.dtype, value.device)
-            same = (value.data_ptr() or id(value), *layout)
-            if same not in names:
-                names[same] = str(len(names))
-                tensors[names[same]] = own_storage(value)
-            return {"tensor": names[same]}
+            name = str(len(tensors))
+            tensors[name] = value.contiguous()
+            return {"tensor": name}
         if isinstance(value, dict):
             return {"dict": [[key, encode(item)] for key, item in value.items()]}
-        if isinstance(value, tuple):
-            return {"tuple": [encode(item) for item in value]}
-        if isinstance(value, list):
-            return [encode(item) for item in value]
         return value  # what JSON does not know makes it raise TypeError
 
     header = {"format": "pt", "state": json.dumps(encode(state))}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = beside(path, "new")
-    save_file(tensors, new, metadata=header)
-    sync(new)
-    os.replace(new, path)
-    sync(path.parent)
-
-
-def own_storage(tensor: Tensor) -> Tensor:
-    """The tensor on the CPU, contiguous and no view into a larger one, as safetensors needs it."""
-    tensor = tensor.detach().cpu().contiguous()
-    is_whole = tensor.untyped_storage().nbytes() == tensor.nbytes
-    return tensor if is_whole else tensor.clone()
+    save_file(tensors, beside(path, "new"), metadata=header)
+    put_in_place(beside(path, "new"), path)
 
 
 def load_state(path):
     """What save_state wrote, tensors on the CPU. CheckpointError if it is missing or damaged."""
-    path = Path(path)
-    with open_tensors(path) as file:
+    with open_tensors(Path(path)) as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}
         header = (file.metadata() or {}).get("state", "")
+    made_of = {"tensor": tensors.__getitem__, "dict": dict}
 
-    def decode(value):
-        if isinstance(value, list):
-            return [decode(item) for item in value]
-        if not isinstance(value, dict):
-            return value
-        ((kind, content),) = value.items()
-        if kind == "tensor":
-            return tensors[content]
-        if kind == "tuple":
-            return tuple(decode(item) for item in content)
-        return {key: decode(item) for key, item in content}
+    def decode(encoded):  # of the innermost first
+        ((kind, content),) = encoded.items()
+        return made_of[kind](content)
 
     try:
-        return decode(json.loads(header))
+        return json.loads(header, object_hook=decode)
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: not a run's state ({shown(str(error))})") from None
 

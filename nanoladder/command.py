@@ -12,6 +12,7 @@ import dataclasses
 import difflib
 import os
 import re
+import reprlib
 import sys
 import textwrap
 from pathlib import Path
@@ -34,6 +35,20 @@ class Stopped(KeyboardInterrupt):
     def __init__(self, number, text=""):
         super().__init__(text)
         self.signal = number
+
+
+def require(rules, where, error=UserError):
+    """Raise `error` for the first of the (whether it holds, in words) that does not hold."""
+    for holds, rule in rules:
+        if not holds:
+            raise error(f"{where}{rule}")
+
+
+def shown(value):
+    """A value for a message: its repr in one line, cut where it is long or deep."""
+    cut = reprlib.Repr()
+    cut.maxstring = 80
+    return cut.repr(value)
 
 
 def setting(default, help, choices=None, low=None, high=None, writes=None):
@@ -75,13 +90,8 @@ def parse(cls, argv, presets=None, doc=""):
         else:
             options = {"metavar": f.name.upper(), "nargs": "+" if _kind(f) is tuple else None}
         parser.add_argument(flag(f.name), default=argparse.SUPPRESS, help=help, **options)
-    words = []
-    for word in argv:
-        if words and words[-1].startswith("--") and re.match("-[^-h]", word):
-            words[-1] += "=" + word  # argparse would take the -1e5 of `--lr -1e5` for a flag
-        else:
-            words.append(word)
-    parsed, odd = parser.parse_known_args(words)
+    parser._negative_number_matcher = re.compile("-[^-h]")  # else the -1e5 of `--lr -1e5` is a flag
+    parsed, odd = parser.parse_known_args(argv)
     if odd:
         near = difflib.get_close_matches(odd[0].partition("=")[0], map(flag, fields), 1)
         meant = f"did you mean {near[0]}?" if near else "--help lists all flags"
@@ -108,8 +118,7 @@ def _accepted(f, before=""):
 
 def _short(value):
     text = " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-    text = text if text.strip() and text.isprintable() else repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return text if text.strip() and text.isprintable() and len(text) <= 60 else shown(value)
 
 
 def checked(f, value):

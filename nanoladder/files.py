@@ -10,22 +10,19 @@ from pathlib import Path
 from nanoladder.command import UserError
 
 
-def json_line(value):
-    """JSON in one line that UTF-8 can hold and parse_json reads back, whatever a model said.
+def json_line(value, indent=None):
+    """JSON, in one line without an indent, that UTF-8 can hold and parse_json reads back.
 
     Letters of every script stand for themselves. Half of a surrogate pair, which an answer can hold
     and UTF-8 cannot, is written as its escape.
     """
-    return _encodable(json.dumps(value, ensure_ascii=False))
-
-
-def _encodable(text):
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
     return re.sub("[\ud800-\udfff]", lambda half: f"\\u{ord(half[0]):04x}", text)
 
 
 def write_json(path, value):
     """Write JSON beside `path` and rename it into place: a reader never sees half of it."""
-    _replace(path, [_encodable(json.dumps(value, indent=2, ensure_ascii=False))])
+    _replace(path, [json_line(value, indent=2)])
 
 
 def write_jsonl(path, rows):
@@ -54,7 +51,6 @@ def _object(pairs):
     return value
 
 
-PLAIN = json.JSONDecoder()
 STRICT = json.JSONDecoder(parse_constant=_constant, object_pairs_hook=_object)
 
 
@@ -65,7 +61,7 @@ def parse_json(data, where, strict=False):
     has twice, and half of a surrogate pair.
     """
     try:
-        value = (STRICT if strict else PLAIN).decode(data.decode("utf-8-sig"))
+        value = (STRICT.decode if strict else json.loads)(data.decode("utf-8-sig"))
         if strict and b"\\u" in data:
             json.dumps(value, ensure_ascii=False).encode()
         return value

@@ -6,9 +6,10 @@ transformers, or is not opened.
 """
 
 from dataclasses import asdict, fields
+from functools import partial
 from typing import get_args, get_origin
 
-from nanoladder.command import UserError
+from nanoladder.command import UserError, require, shown
 from nanoladder.image import ImageConfig
 from nanoladder.model import Config, VisionConfig
 
@@ -57,13 +58,10 @@ class CheckpointError(UserError):
     """A checkpoint that cannot be used; the message names the file and the field or tensor."""
 
 
+require = partial(require, error=CheckpointError)
+
+
 # ---------------------------------------------------------------------------- reading
-
-
-def shown(value) -> str:
-    """A value from a file as a message quotes it: in one line, and short."""
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def json_object(value, name: str) -> dict:
@@ -110,13 +108,6 @@ def refuse_options(given: dict, options: dict, where: str):
         if (value := given.get(name, allowed[0])) not in allowed:
             only = "" if allowed[0] is None else f"; it must be {shown(allowed[0])}"
             raise CheckpointError(f"{where}{name} {shown(value)} is not supported{only}")
-
-
-def require(rules: list, where: str):
-    """CheckpointError for the first of the (whether it holds, in words) that does not hold."""
-    for holds, rule in rules:
-        if not holds:
-            raise CheckpointError(f"{where}{rule}")
 
 
 # ---------------------------------------------------------------------------- the model

@@ -72,21 +72,23 @@ def catch_signals():
             last = time.monotonic()
             raise Stopped(number)
 
-    for number in STOPS:
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, stop)
+    on_signals(stop)
+
+
+def on_signals(handler):
+    """Let a function handle the signals that are not ignored -> {number: what did so before}."""
+    heard = [n for n in STOPS if signal.getsignal(n) is not signal.SIG_IGN]
+    return {number: signal.signal(number, handler) for number in heard}
 
 
 class Deferred:
-    """In a `with` block, Ctrl-C and SIGTERM are noted in `signal`; one after CALM seconds acts.
+    """From entering to `release`, Ctrl-C and SIGTERM are noted in `signal`, so a step can end.
 
-    So a loop can finish its step and save. `release` ends it before the block does.
+    A signal that comes more than CALM seconds after the first acts at once.
     """
 
     def __enter__(self):
-        self.signal = None
-        heard = [n for n in STOPS if signal.getsignal(n) is not signal.SIG_IGN]
-        self.before = {number: signal.signal(number, self.note) for number in heard}
+        self.signal, self.before = None, on_signals(self.note)
         return self
 
     def note(self, number, frame):
@@ -101,9 +103,6 @@ class Deferred:
         for number, handler in self.before.items():
             signal.signal(number, handler)
         self.before = {}
-
-    def __exit__(self, *error):
-        self.release()
 
 
 def leave_process_group(worker):

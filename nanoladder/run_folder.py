@@ -8,7 +8,7 @@ import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from nanoladder.command import UserError
+from nanoladder.command import UserError, require
 from nanoladder.files import is_unused, lock, read_json, read_log, write_jsonl
 
 
@@ -28,10 +28,6 @@ class RunFolder:
     checkpoint/ and scores.json. The state is removed last, so a run without one has finished.
     """
 
-    # What a run may have written before its run.json.
-    written = {".lock", "checkpoint", "eval", "predictions.jsonl", "scores.json", "metrics.jsonl"}
-    written |= {"state.safetensors", "samples.jsonl", "shuffled.jsonl", "attention.jsonl"}
-
     def __init__(self, path):
         self.path = Path(path)
         self.state, self.checkpoint = self.path / "state.safetensors", self.path / "checkpoint"
@@ -44,20 +40,14 @@ class RunFolder:
 
     def refuse_if_used(self, resume):
         """UserError where starting would overwrite a run, or where there is nothing to resume."""
-        names = [path.name for path in self.path.iterdir()] if self.path.is_dir() else []
-        others = [name for name in {*names} - self.written if not name.endswith(".partial")]
-        if others and "run.json" not in names:
-            raise UserError(f"{self.path} holds other files: name another folder with --out")
-        if self.finished:
-            raise UserError(
-                f"{self.path} holds a finished run: name another folder with --out, or delete it"
-            )
-        if self.state.exists() and not resume:
-            raise UserError(
-                f"{self.path} holds an unfinished run: go on with --resume, or name another --out"
-            )
-        if resume and not self.state.exists():
-            raise UserError(f"{self.path} holds nothing to resume: start without --resume")
+        ours, begun = is_unused(self.path) or (self.path / "run.json").exists(), self.state.exists()
+        rules = [
+            (ours, "other files: name another folder with --out"),
+            (not self.finished, "a finished run: name another folder with --out, or delete it"),
+            (resume or not begun, "an unfinished run: go on with --resume, or name another --out"),
+            (begun or not resume, "nothing to resume: start without --resume"),
+        ]
+        require(rules, f"{self.path} holds ")
 
     @contextmanager
     def claimed(self, resume, main=True):

@@ -399,15 +399,14 @@ def test_folders_are_not_synced_on_windows(tmp_path, monkeypatch):
 def test_kill_between_the_renames_loses_nothing(saved, tmp_path, monkeypatch):
     folder = shutil.copytree(saved[0], tmp_path / "run" / "nano")
     other = Qwen2_5_VL(NANO)
-    rename, calls = os.rename, []
+    replace = os.replace
 
-    def rename_once(*paths):
-        calls.append(paths)
-        if len(calls) == 2:
+    def die_at_the_folder(new, path):
+        if path == folder:
             raise KeyboardInterrupt
-        rename(*paths)
+        replace(new, path)
 
-    monkeypatch.setattr(checkpoint.os, "rename", rename_once)
+    monkeypatch.setattr(checkpoint.os, "replace", die_at_the_folder)
     with pytest.raises(KeyboardInterrupt):
         save(folder, other)
     monkeypatch.undo()
@@ -425,70 +424,23 @@ def same(a, b):
         return isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b)
     if isinstance(a, dict):
         return type(b) is dict and list(a) == list(b) and all(same(a[key], b[key]) for key in a)
-    if isinstance(a, list | tuple):
-        return type(a) is type(b) and len(a) == len(b) and all(map(same, a, b))
     return type(a) is type(b) and a == b
 
 
 def test_state_comes_back_exactly(tmp_path):
-    shared, square, line = torch.randn(3), torch.randn(3, 3), torch.arange(10.0)
+    line = torch.arange(10.0)
     state = {
         **{"step": 7, "ratio": 0.1 + 0.2, "infinite": float("inf"), "none": None, "flag": True},
-        **{3: "int", "3": "str", "empty": {}, "list": []},
-        **{"python": random.getstate(), "torch": torch.get_rng_state()},
-        "nested": [{"a": (1, [torch.tensor(2)])}],
-        "views": [line[2:5], line[3:6]],
-        "square": [square, square.T],
+        **{3: "int", "3": "str", "empty": {}, "list": [], "torch": torch.get_rng_state()},
+        "nested": {"a": {"tensor": torch.tensor(2), "dict": {"dict": 1}}},
+        "views": {"first": line[2:5], "second": line[5:6]},
         "turned": torch.randn(2, 3).T,
-        "half": shared.bfloat16(),
-        "shared": [shared, shared],
-        "nothing": [torch.zeros(0), torch.zeros(0, 4)],
+        "half": torch.randn(3).bfloat16(),
+        "nothing": {"flat": torch.zeros(0), "wide": torch.zeros(0, 4)},
     }
-    save_state(tmp_path / "deep" / "state.safetensors", state)
-    again = load_state(tmp_path / "deep" / "state.safetensors")
-    assert same(state, again)
-    assert again["shared"][0] is again["shared"][1]
-    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["state.safetensors"]
-
-
-def steps(model, optimizers, number):
-    """Losses of some training steps on random tokens from the global generator."""
-    losses = []
-    for _ in range(number):
-        ids = torch.randint(10, 300, (2, 9))
-        logits = model.lm_head(model(ids, torch.arange(9).expand(3, 2, -1)))
-        loss = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
-        loss.backward()
-        for optimizer in optimizers:
-            optimizer.step()
-            optimizer.zero_grad()
-        losses.append(loss.item())
-    return losses
-
-
-def optimizers_of(model):
-    decay = [p for p in model.parameters() if p.ndim > 1]
-    rest = [p for p in model.parameters() if p.ndim == 1]
-    return [torch.optim.AdamW(decay, lr=1e-3), torch.optim.SGD(rest, lr=1e-2, momentum=0.9)]
-
-
-def test_resumed_run_is_the_same_run(tmp_path):
-    torch.manual_seed(0)
-    model = Qwen2_5_VL(NANO)
-    optimizers = optimizers_of(model)
-    steps(model, optimizers, 2)
-    state = {"model": model.state_dict(), "optimizers": [o.state_dict() for o in optimizers]}
-    save_state(tmp_path / "state.safetensors", state | {"rng": torch.get_rng_state()})
-    straight = steps(model, optimizers, 3)
-
-    again = Qwen2_5_VL(NANO)
-    optimizers = optimizers_of(again)
-    state = load_state(tmp_path / "state.safetensors")
-    again.load_state_dict(state["model"])
-    for optimizer, one in zip(optimizers, state["optimizers"], strict=True):
-        optimizer.load_state_dict(one)
-    torch.set_rng_state(state["rng"])
-    assert steps(again, optimizers, 3) == straight and equal_weights(again, model)
+    save_state(tmp_path / "state.safetensors", state)
+    assert same(state, load_state(tmp_path / "state.safetensors"))
+    assert [path.name for path in tmp_path.iterdir()] == ["state.safetensors"]
 
 
 def test_kill_while_writing_keeps_the_old_state(tmp_path, monkeypatch):

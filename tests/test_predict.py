@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 from dataclasses import replace
 from fractions import Fraction
@@ -349,6 +350,7 @@ def test_two_ranks_share_the_rows_and_end_the_same(rooms, tmp_path):
     (tmp_path / "cut").mkdir()
     lines = one["predictions.jsonl"].splitlines(keepends=True)
     (tmp_path / "cut" / "predictions.jsonl").write_bytes(b"".join(lines[:7]))
+    shutil.copy(tmp_path / "one" / "run.json", tmp_path / "cut")
     env = os.environ | {"OMP_NUM_THREADS": "1"}
     command = [*torchrun(), "eval.py", *flags_of(rooms, tmp_path / "cut")]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True, env=env)
