@@ -33,9 +33,8 @@ Further fields, all optional:
 """
 
 import math
-import reprlib
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from string import ascii_uppercase
 
@@ -48,14 +47,13 @@ from nanoladder.answers import (
     plain_units,
     unit_size,
 )
-from nanoladder.command import UserError, progress
+from nanoladder.command import UserError, progress, require, shown
 from nanoladder.files import json_lines
 from nanoladder.motion import MINUS, MOTION, parse_motion
 from nanoladder.photos import ImageError, image_size
 
 DATA_TYPES = ("single_image", "multi_view", "video")
-# SpatialLadder-26k's own question types. Its rows do not state their units, so these are known
-# here.
+# SpatialLadder-26k's own question types. Its rows do not state their units.
 PAPER_CHOICES = ("relative distance", "relative direction", "appearance order")
 PAPER_UNITS = {
     "object size": "cm",
@@ -66,6 +64,9 @@ PAPER_UNITS = {
 REQUIRED = {"question_id": int, "question": str, "answer": (str, list), "image": list}
 OPTIONAL = {"task": str, "source": str, "rationale": str, "question_type": str, "unit": str}
 OPTIONAL |= {"prompt": str, "solution": str, "level": int, "sft_only": bool}
+# Fields that a Row takes over as they are.
+COPIED = ("question_id", "question", "answer", "data_type", "level", "task", "source")
+COPIED += ("rationale", "solution", "sft_only")
 LONGEST = 40  # characters of a number or a unit
 
 
@@ -141,175 +142,142 @@ def check_row(raw, folder, where, file="spatial"):
 
     UserError that starts with `where` if the value is no valid row.
     """
-    if not isinstance(raw, dict):
-        raise UserError(f"{where}: a row must be a JSON object, not {type(raw).__name__}")
+    at, found = f"{where}: ", type(raw).__name__
+    require([(isinstance(raw, dict), f"a row must be a JSON object, not {found}")], at)
     raw = {field: value for field, value in raw.items() if value is not None}
-    for field, kind in OPTIONAL.items():
-        if not _is_a(raw.get(field, kind()), kind):
-            raise UserError(f"{where}: field '{field}' must be of type {kind.__name__}")
+    require(rules_of_types(raw), at)
     if raw.get("solution"):
-        raw = question_of_trace(raw, where)
-    for field, types in REQUIRED.items():
-        if not _is_a(raw.get(field), types):
-            raise UserError(f"{where}: field '{field}' is missing or of the wrong type")
-    if not raw["question"].strip():
-        raise UserError(f"{where}: the question is empty")
-    if max(abs(raw["question_id"]), abs(raw.get("level", 0))) >= 1 << 53:  # JSON's exact integers
-        raise UserError(f"{where}: question_id and level must be smaller numbers")
-    data_type, options = raw.get("data_type"), raw.get("options")
-    if data_type not in DATA_TYPES:
-        known = ", ".join(DATA_TYPES)
-        raise UserError(f"{where}: data_type is {shown(data_type)}, must be one of {known}")
-    if not raw["image"]:
-        raise UserError(f"{where}: no images; every row asks about at least one")
-    form, unit = check_answer(raw, where)
-    if form == "boxes" and (data_type == "video" or len(raw["image"]) > 1):
-        raise UserError(f"{where}: boxes are of one picture, so name one image, single_image")
-    if raw.get("rationale") and not raw.get("solution") and form not in ("choice", "number"):
-        raise UserError(f"{where}: only a choice or a number can have a rationale, not {form}")
+        raw = question_of_trace(raw)
+    form, unit = form_of(raw)
+    require(rules_of_row(raw, form, unit, folder), at)
     return Row(
-        question_id=raw["question_id"],
-        question=raw["question"],
-        answer=raw["answer"],
-        images=tuple(image_path(folder, name, where) for name in raw["image"]),
-        data_type=data_type,
-        kind=data_type if file == "spatial" else file,
+        **{name: raw[name] for name in COPIED if name in raw},
+        images=tuple(inside(folder, name) for name in raw["image"]),
+        kind=raw["data_type"] if file == "spatial" else file,
         form=form,
         where=where,
         question_type=raw.get("question_type") or ("localization" if form == "boxes" else form),
-        level=raw.get("level", 0),
-        unit=unit or "",
-        options=tuple(options or ()),
-        task=raw.get("task", ""),
-        source=raw.get("source", ""),
-        rationale=raw.get("rationale", ""),
-        solution=raw.get("solution", ""),
-        frame_seconds=check_seconds(raw.get("frame_seconds", 0.5), where),
+        unit=unit,
+        options=tuple(raw.get("options", ())),
+        frame_seconds=float(raw.get("frame_seconds", 0.5)),
         own_prompt="" if raw.get("solution") else raw.get("prompt", ""),
         think=bool(raw.get("solution")),
         after_rationale=bool(raw.get("rationale")),
-        sft_only=raw.get("sft_only", False),
     )
 
 
-def _is_a(value, types):
-    """isinstance, but true and false are no integers."""
-    return isinstance(value, types) and (types is bool or not isinstance(value, bool))
-
-
-def shown(value):
-    """A JSON value for a message: its repr in one line, cut where it is long or deep."""
-    cut = reprlib.Repr()
-    cut.maxstring = 80
-    return cut.repr(value)
-
-
-def question_of_trace(raw, where):
+def question_of_trace(raw):
     """A cold-start row with its question and answer: those of its prompt and its solution."""
-    parts = parse_thought(raw["solution"])
-    if parts is None:
-        form = "<think>...</think><answer>...</answer>"
-        raise UserError(f"{where}: a solution must be {form} and nothing else")
-    answer, options = parts[1].strip(), raw.get("options")
+    answer, options = parse_thought(raw["solution"])[1].strip(), raw.get("options")
     if isinstance(options, list) and all(isinstance(option, str) for option in options):
         answer = parse_choice(answer, options) or answer
     return {"question_type": "trace"} | raw | {"question": raw.get("prompt"), "answer": answer}
 
 
-def check_answer(raw, where):
-    """(form, unit) of a row's answer; UserError where the answer does not fit its form."""
-    answer, options, named = raw["answer"], raw.get("options"), raw.get("question_type")
-    if isinstance(answer, list):
-        if options is not None:
-            raise UserError(f"{where}: options beside an answer of boxes; make them null")
-        if not answer:
-            raise UserError(f"{where}: empty answer; a localization row lists at least one box")
-        for item in answer:
-            check_box(item, where)
-        return "boxes", None
-    if options is not None or named in PAPER_CHOICES:
-        if "unit" in raw:
-            raise UserError(f"{where}: a row has options or a unit, not both")
-        check_options(options, answer, where)
-        return "choice", None
+def form_of(raw):
+    """(form, unit) in which a row wants to be answered; its answer may not be right for it."""
+    answer, named = raw.get("answer"), raw.get("question_type")
     unit = raw.get("unit", PAPER_UNITS.get(named))
+    if isinstance(answer, list):
+        return "boxes", ""
+    if "options" in raw or named in PAPER_CHOICES:
+        return "choice", ""
     if unit is not None:
-        check_number(answer, unit, where)
         return "number", unit
-    if not answer.strip():
-        raise UserError(f"{where}: the answer is empty")
-    stated = parse_motion(answer) is not None
-    if stated and not MOTION.sub("", answer.lower().translate(MINUS)).strip(" ,;."):
-        return "motion", None
-    return "text", None
+    if isinstance(answer, str) and parse_motion(answer) is not None:
+        if not MOTION.sub("", answer.lower().translate(MINUS)).strip(" ,;."):
+            return "motion", ""
+    return "text", ""
 
 
-def check_seconds(seconds, where):
-    if type(seconds) not in (int, float) or not 0 < seconds <= 3600:
-        raise UserError(f"{where}: frame_seconds must be a number above 0, and at most 3600")
-    return float(seconds)
+# The rules of a row: (whether one holds, in words). require() stops at the first that does not, so
+# a rule may rely on those before it.
 
 
-def check_options(options, answer, where):
+def rules_of_types(raw):
+    for field, kind in OPTIONAL.items():
+        fits = _is_a(raw.get(field, kind()), kind)
+        yield fits, f"field '{field}' must be of type {kind.__name__}"
+    trace, form = raw.get("solution"), "<think>...</think><answer>...</answer>"
+    yield not trace or parse_thought(trace), f"a solution must be {form} and nothing else"
+
+
+def rules_of_row(raw, form, unit, folder):
+    for field, types in REQUIRED.items():
+        yield _is_a(raw.get(field), types), f"field '{field}' is missing or of the wrong type"
+    answer, images, data_type = raw["answer"], raw["image"], raw.get("data_type")
+    yield raw["question"].strip(), "the question is empty"
+    largest = max(abs(raw["question_id"]), abs(raw.get("level", 0)))
+    yield largest < 1 << 53, "question_id and level must be smaller numbers"  # exact in JSON
+    known = ", ".join(DATA_TYPES)
+    yield data_type in DATA_TYPES, f"data_type is {shown(data_type)}, must be one of {known}"
+    yield images, "no images; every row asks about at least one"
+    if form == "boxes":
+        yield "options" not in raw, "options beside an answer of boxes; make them null"
+        yield answer, "empty answer; a localization row lists at least one box"
+        for item in answer:
+            yield from rules_of_box(item)
+        is_one = len(images) == 1 and data_type != "video"
+        yield is_one, "boxes are of one picture, so name one image, single_image"
+    elif form == "choice":
+        yield "unit" not in raw, "a row has options or a unit, not both"
+        yield from rules_of_choice(raw.get("options"), answer)
+    elif form == "number":
+        yield from rules_of_number(answer, unit)
+    else:
+        yield answer.strip(), "the answer is empty"
+    may_explain = form in ("choice", "number") or raw.get("solution") or not raw.get("rationale")
+    yield may_explain, f"only a choice or a number can have a rationale, not {form}"
+    for name in images:
+        within = isinstance(name, str) and inside(folder, name)
+        remedy = f"is none, or leaves the data folder; use paths relative to {folder}"
+        yield within, f"image path {shown(name)} {remedy}"
+    seconds = raw.get("frame_seconds", 0.5)
+    is_time = _is_a(seconds, (int, float)) and 0 < seconds <= 3600
+    yield is_time, "frame_seconds must be a number above 0, and at most 3600"
+
+
+def rules_of_box(item):
+    box, label = map(item.get, ("bbox_2d", "label")) if isinstance(item, dict) else (None, None)
+    numbers = isinstance(box, list) and all(_is_a(value, (int, float)) for value in box)
+    yield numbers and len(box) == 4, "bbox_2d must be a list of four numbers [x1, y1, x2, y2]"
+    yield isinstance(label, str) and label.strip(), "a box needs a label"
+    ordered = 0 <= box[0] < box[2] < 1e9 and 0 <= box[1] < box[3] < 1e9
+    yield ordered, f"box {shown(box)} is empty, inverted or starts outside its image"
+    yield max(box) > 1, f"box {shown(box)} must be in pixels, not in shares of the picture"
+
+
+def rules_of_choice(options, answer):
     several = isinstance(options, list) and 1 < len(options) <= len(ascii_uppercase)
-    if not (several and all(isinstance(option, str) for option in options)):
-        raise UserError(
-            f"{where}: a choice needs its options, a list of two or more strings (26 at most) "
-            "such as 'A. yes'"
-        )
-    for letter, option in zip(ascii_uppercase, options):
-        if not (option.startswith(f"{letter}. ") and option[3:].strip()):
-            raise UserError(
-                f"{where}: option {shown(option)} must start with '{letter}. ' and go on with words"
-            )
-    if answer not in (letters := list(ascii_uppercase[: len(options)])):
-        known = ", ".join(letters)
-        raise UserError(f"{where}: answer {shown(answer)} is none of the options' letters {known}")
+    several = several and all(isinstance(option, str) for option in options)
+    what = "a list of two or more strings (26 at most) such as 'A. yes'"
+    yield several, f"a choice needs its options, {what}"
+    letters = [*ascii_uppercase[: len(options)]]
+    for letter, option in zip(letters, options):
+        worded = option.startswith(f"{letter}. ") and option[3:].strip()
+        yield worded, f"option {shown(option)} must start with '{letter}. ' and go on with words"
+    known = f"the options' letters {', '.join(letters)}"
+    yield answer in letters, f"answer {shown(answer)} is none of {known}"
     right = options[letters.index(answer)][3:]
-    if parse_choice(right, options) != answer:  # as another option has the same words, or none
-        raise UserError(
-            f"{where}: the words of option {answer}, {shown(right)}, do not tell it apart"
-        )
+    alone = parse_choice(right, options) == answer  # as no other option has the same words
+    yield alone, f"the words of option {answer}, {shown(right)}, do not tell it apart"
 
 
-def check_number(answer, unit, where):
-    if len(unit) > LONGEST:
-        raise UserError(f"{where}: unit {shown(unit)} is too long")
+def rules_of_number(answer, unit):
+    yield len(unit) <= LONGEST, f"unit {shown(unit)} is too long"
     try:
         value = float(answer) if len(answer) <= LONGEST else math.nan
     except ValueError:
         value = math.nan
     is_size = unit == "" or any(unit_size(plain_units(unit), table) for table in (LENGTHS, AREAS))
-    low = 0 if is_size else -1e300
-    if not low <= value <= 1e300 or parse_number(answer, unit) != value:
-        least = ", 0 or more," if is_size else ""
-        raise UserError(f"{where}: answer {shown(answer)} must be a number{least} without its unit")
+    least, low = (", 0 or more,", 0) if is_size else ("", -1e300)
+    is_read = low <= value <= 1e300 and parse_number(answer, unit) == value
+    yield is_read, f"answer {shown(answer)} must be a number{least} without its unit"
 
 
-def check_box(item, where):
-    box = item.get("bbox_2d") if isinstance(item, dict) else None
-    numbers = isinstance(box, list) and all(_is_a(value, (int, float)) for value in box)
-    if not (numbers and len(box) == 4):
-        raise UserError(f"{where}: bbox_2d must be a list of four numbers [x1, y1, x2, y2]")
-    if not (isinstance(item.get("label"), str) and item["label"].strip()):
-        raise UserError(f"{where}: a box needs a label")
-    if not (0 <= box[0] < box[2] < 1e9 and 0 <= box[1] < box[3] < 1e9):
-        raise UserError(f"{where}: box {shown(box)} is empty, inverted or starts outside its image")
-    if max(box) <= 1:
-        raise UserError(
-            f"{where}: box {shown(box)} must be in pixels, not in shares of the picture"
-        )
-
-
-def image_path(folder, name, where):
-    """folder/name; UserError where that lies outside the folder."""
-    path = inside(folder, name) if isinstance(name, str) else None
-    if path is None:
-        raise UserError(
-            f"{where}: image path {shown(name)} is none, or leaves the data folder; "
-            f"use paths relative to {folder}"
-        )
-    return path
+def _is_a(value, types):
+    """isinstance, but true and false are no integers."""
+    return isinstance(value, types) and (types is bool or not isinstance(value, bool))
 
 
 @lru_cache(maxsize=1 << 20)
@@ -333,33 +301,25 @@ def check_images(rows):
     UserError that names the row where a picture is missing, damaged or absurdly large, where a
     video's frames have different sizes, or where a box reaches outside its picture.
     """
-    sizes = {}
-    for row in rows:
-        for path in row.images:
-            sizes.setdefault(path, row.where)
-    for path, where in progress(sizes.items(), desc="check images", unit="image"):
+    size_of = cache(image_size)
+    for row in progress(rows, desc="check images", unit="row"):
         try:
-            sizes[path] = image_size(path)
+            row.sizes = tuple(map(size_of, row.images))
         except ImageError as error:
-            raise UserError(f"{where}: {error}") from None
-    for row in rows:
-        row.sizes = tuple(sizes[path] for path in row.images)
+            raise UserError(f"{row.where}: {error}") from None
         check_sizes(row)
 
 
 def check_sizes(row):
     """UserError where a video's frames differ in size, or a box reaches outside its picture."""
-    if row.data_type == "video" and len(set(row.sizes)) > 1:
-        found = ", ".join(f"{width}x{height}" for width, height in sorted(set(row.sizes)))
-        raise UserError(
-            f"{row.where}: frames of mixed sizes ({found}); resize a video's frames to one size"
-        )
-    if row.form == "boxes":
-        width, height = row.sizes[0]
-        for item in row.answer:
-            x2, y2 = item["bbox_2d"][2:]
-            if x2 > width or y2 > height:
-                box = shown(item["bbox_2d"])
-                raise UserError(
-                    f"{row.where}: box {box} reaches outside its {width}x{height} image"
-                )
+    require(rules_of_sizes(row), f"{row.where}: ")
+
+
+def rules_of_sizes(row):
+    sizes, (width, height) = sorted(set(row.sizes)), row.sizes[0]
+    found, is_one = ", ".join(f"{w}x{h}" for w, h in sizes), len(sizes) == 1
+    remedy = "resize a video's frames to one size"
+    yield is_one or row.data_type != "video", f"frames of mixed sizes ({found}); {remedy}"
+    for box in (item["bbox_2d"] for item in row.answer if row.form == "boxes"):
+        is_within = box[2] <= width and box[3] <= height
+        yield is_within, f"box {shown(box)} reaches outside its {width}x{height} image"
