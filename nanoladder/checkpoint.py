@@ -266,13 +266,13 @@ def load_generation(folder, vocab_size: int) -> dict:
     """A folder's generation_config.json, all of it; {} without one. CheckpointError if unusable."""
     path = settle(folder) / "generation_config.json"
     generation = read_json(path) if path.exists() else {}
-    for end in end_ids(generation):
-        if type(end) is not int or not 0 <= end < vocab_size:
-            raise CheckpointError(f"{path}: eos_token_id {end!r} is no id of {vocab_size} tokens")
     penalty = generation.get("repetition_penalty")
-    usable = type(penalty) in (int, float) and 0.01 <= penalty <= 100
-    if penalty is not None and not usable:
-        raise CheckpointError(f"{path}: repetition_penalty {penalty!r} must be from 0.01 to 100")
+    usable = penalty is None or type(penalty) in (int, float) and 0.01 <= penalty <= 100
+    rules = [(usable, f"repetition_penalty {penalty!r} must be from 0.01 to 100")]
+    for end in end_ids(generation):
+        known = type(end) is int and 0 <= end < vocab_size
+        rules.append((known, f"eos_token_id {end!r} is no id of {vocab_size} tokens"))
+    require(rules, f"{path}: ")
     return generation
 
 
@@ -355,25 +355,25 @@ KEPT = ({"step", "exp_avg", "exp_avg_sq"}, {"momentum"}, set())
 
 def check_state(state, steps: int, model: Qwen2_5_VL, path):
     """CheckpointError unless a run of `steps` steps with this model can go on from a state."""
-    where, parameters = f"{path}: this run cannot go on from it: ", dict(model.named_parameters())
+    where = f"{path}: this run cannot go on from it: "
+    require(rules_of_state(state, steps, dict(model.named_parameters())), where)
+
+
+def rules_of_state(state, steps: int, parameters: dict):
     entries = state.get("trained") if isinstance(state, dict) else None
-    is_state = isinstance(entries, dict) and {"step", "seconds"} <= state.keys()
-    require([(is_state, "not a run's state")], where)
+    yield isinstance(entries, dict) and {"step", "seconds"} <= state.keys(), "not a run's state"
     step, seconds = state["step"], state["seconds"]
-    is_step = type(step) is int and 0 <= step <= steps
+    yield type(step) is int and 0 <= step <= steps, f"step {shown(step)} is not in 0 to {steps}"
     is_time = isinstance(seconds, (int, float)) and 0 <= seconds < math.inf
-    rules = [(is_step, f"step {shown(step)} is not in 0 to {steps}")]
-    rules += [(is_time, f"seconds {shown(seconds)} is no duration")]
-    rules += [(name in parameters, f"{shown(name)} is not in this model") for name in entries]
-    require(rules, where)
+    yield is_time, f"seconds {shown(seconds)} is no duration"
     for name, entry in entries.items():
+        yield name in parameters, f"{shown(name)} is not in this model"
         kept = entry.get("state") if isinstance(entry, dict) else None
-        known = isinstance(kept, dict) and {*kept} in KEPT
-        require([(known, f"{name} lacks its optimizer's state")], where)
+        yield isinstance(kept, dict) and {*kept} in KEPT, f"{name} lacks its optimizer's state"
         for kind, tensor in ({"value": entry.get("value")} | kept).items():
             shape = () if kind == "step" else parameters[name].shape
             fits = isinstance(tensor, Tensor) and tensor.is_floating_point()
             fits = fits and tensor.shape == shape and all_finite(tensor)
-            require([(fits, f"{kind} of {name} is not finite or of another shape")], where)
+            yield fits, f"{kind} of {name} is not finite or of another shape"
     began = step == 0 or any(entry["state"] for entry in entries.values())
-    require([(began, "it holds no optimizer's state")], where)
+    yield began, "it holds no optimizer's state"

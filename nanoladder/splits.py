@@ -23,24 +23,27 @@ def check_types(rows):
                 f"{other.form} in {other.where}: give them two question_types"
             )
     kinds = {row.form == "boxes": row for row in first.values()}
-    if True in kinds and kinds[True].kind in DATA_TYPES:
-        where = kinds[True].where
-        raise UserError(f"{where}: boxes belong in another file, such as localization.jsonl")
-    if len(kinds) > 1:
-        boxes, other = kinds[True].where, kinds[False].where
-        raise UserError(f"{boxes}: boxes here, other answers in {other}: put them into two files")
+    boxes, other = kinds.get(True), kinds.get(False)
+    if boxes and boxes.kind in DATA_TYPES:
+        raise UserError(f"{boxes.where}: boxes belong in another file, such as localization.jsonl")
+    if boxes and other:
+        here = f"{boxes.where}: boxes here, other answers in {other.where}"
+        raise UserError(f"{here}: put them into two files")
 
 
-def read_kinds(folder, kinds, limit=None, think=False):
+def read_kinds(folder, kinds, limit=None, think=False, pictures=None):
     """Checked rows of some kinds in a split's folder, at most `limit` of each.
 
-    think: whether the prompts of spatial questions ask to think first.
+    think: whether the prompts of spatial questions ask to think first. pictures: a set of paths;
+    rows about any others are left out.
     """
-    files = {name: read_rows(Path(folder) / name) for name in dict.fromkeys(map(file_of, kinds))}
-    found = {kind: rows_of(files[file_of(kind)], kind) for kind in kinds}
-    for own in found.values():
-        check_types(own)
-    rows = [row for kind in kinds for row in subset(found[kind], limit)]
+    files = dict.fromkeys(map(file_of, kinds))
+    rows = [row for file in files for row in read_rows(Path(folder) / file)]
+    for kind in kinds:
+        check_types(rows_of(rows, kind))
+    if pictures is not None:
+        rows = [row for row in rows if pictures.issuperset(row.images)]
+    rows = [row for kind in kinds for row in subset(rows_of(rows, kind), limit)]
     for row in rows:
         row.think |= think and row.kind in DATA_TYPES
     check_images(rows)
@@ -54,40 +57,30 @@ def read_splits(folder, kinds, limits, think=False):
     are thought about first. A missing val or test is made of scenes held out from train, the same
     for both; ood is optional.
     """
-    folder, scored, splits = data_folder(folder), scored_kinds(kinds), {}
-    asked = think or "cold" in kinds
+    folder, scored = data_folder(folder), scored_kinds(kinds)
     rows = read_kinds(folder / "train", kinds, None, think)
-    for split in [split for split in limits if (folder / split).is_dir()]:
-        there = [kind for kind in scored if (folder / split / file_of(kind)).is_file()]
-        own = there if split == "ood" else scored
-        splits[split] = read_kinds(folder / split, own, limits[split], asked)
-    if missing := {"val", "test"} - splits.keys():
-        others, held = held_out_rows(folder, scored, asked)
-        for split in missing:
-            parts = [subset(rows_of(others, kind), limits[split]) for kind in scored]
-            splits[split] = [row for part in parts for row in part]
+    if not ((folder / "val").is_dir() and (folder / "test").is_dir()):
+        held = held_out_pictures(folder / "train")
         rows = [row for row in rows if held.isdisjoint(row.images)]
-    splits = splits | {"train": rows}
+    splits = {"train": rows}
+    for split, limit in limits.items():
+        there = [kind for kind in scored if (folder / split / file_of(kind)).is_file()]
+        if own := there if split == "ood" else scored:
+            splits[split] = read_split(folder, split, own, limit, think or "cold" in kinds)
+    every = [row for own in splits.values() for row in own]
     for kind in scored:
-        check_types([row for own in splits.values() for row in rows_of(own, kind)])
-    expect_rationales([row for own in splits.values() for row in own], rows)
+        check_types(rows_of(every, kind))
+    expect_rationales(every, rows)
     return splits
 
 
-def held_out_rows(folder, kinds, think=False):
-    """(rows of some kinds, all held-out pictures) of the scenes that train keeps from training."""
-    held = held_out_pictures(folder / "train")
-    there = [kind for kind in kinds if (folder / "train" / file_of(kind)).is_file()]
-    rows = read_kinds(folder / "train", there, None, think)
-    return [row for row in rows if held.issuperset(row.images)], held
-
-
 def read_split(folder, split, kinds, limit, think=False):
-    """At most `limit` rows of each kind of one split; a missing test is made as in read_splits."""
+    """At most `limit` rows of each kind of one split; a missing one is made as in read_splits."""
     if (folder / split).is_dir():
         return read_kinds(folder / split, kinds, limit, think)
-    rows, _ = held_out_rows(folder, kinds, think)
-    return [row for kind in kinds for row in subset(rows_of(rows, kind), limit)]
+    train = folder / "train"
+    there = [kind for kind in kinds if (train / file_of(kind)).is_file()]
+    return read_kinds(train, there, limit, think, held_out_pictures(train))
 
 
 def kinds_in(folder):
