@@ -11,6 +11,8 @@ from 0 to 1. A row that could not be answered must be among the scored rows, wit
 part of a benchmark that no row belongs to is left out of the result. It never counts as 0.
 """
 
+from collections import Counter
+
 from nanoladder.command import UserError
 from nanoladder.schema import PAPER_CHOICES
 
@@ -34,28 +36,13 @@ CV_SOURCES = ("ADE20K", "COCO", "Omni3D")
 # The tasks of the other benchmarks -> the question_type of the converted row.
 CV_TASKS = dict.fromkeys(("Count", "Relation", "Depth", "Distance"), "choice")
 SPAR_LEVELS = {
-    "low": (
-        "depth_prediction_oc",
-        "depth_prediction_oo",
-        "distance_prediction_oc",
-        "distance_prediction_oo",
-        "depth_prediction_oc_mv",
-        "depth_prediction_oo_mv",
-        "distance_prediction_oc_mv",
-        "distance_prediction_oo_mv",
-    ),
-    "middle": ("view_change_infer", "position_matching", "camera_motion_infer"),
-    "high": (
-        "obj_spatial_relation_oo",
-        "obj_spatial_relation_oc_mv",
-        "obj_spatial_relation_oo_mv",
-        "spatial_imagination_oc",
-        "spatial_imagination_oo",
-        "spatial_imagination_oc_mv",
-        "spatial_imagination_oo_mv",
-        "distance_infer_center_oo",
-        "distance_infer_center_oo_mv",
-    ),
+    "low": """depth_prediction_oc depth_prediction_oo distance_prediction_oc
+        distance_prediction_oo depth_prediction_oc_mv depth_prediction_oo_mv
+        distance_prediction_oc_mv distance_prediction_oo_mv""".split(),
+    "middle": "view_change_infer position_matching camera_motion_infer".split(),
+    "high": """obj_spatial_relation_oo obj_spatial_relation_oc_mv obj_spatial_relation_oo_mv
+        spatial_imagination_oc spatial_imagination_oo spatial_imagination_oc_mv
+        spatial_imagination_oo_mv distance_infer_center_oo distance_infer_center_oo_mv""".split(),
 }
 SPAR_TASKS = {
     **dict.fromkeys(SPAR_LEVELS["low"], "absolute distance"),
@@ -86,85 +73,65 @@ def average(name, scored_rows):
         raise UserError(f"{name}: no scored rows to average")
     if foreign := {row["task"] for row in scored_rows} - set(tasks):
         raise UserError(f"{name} has no such task: {', '.join(map(repr, sorted(foreign)))}")
-    by_task = _groups(scored_rows, lambda row: row["task"])
-    return compute(scored_rows) | {
-        "micro": _score(scored_rows),
+    counts = Counter(row["task"] for row in scored_rows)
+    scores = _means(((row["task"], row["score"]) for row in scored_rows), tasks)
+    return compute(scored_rows, scores) | {
+        "micro": _mean(row["score"] for row in scored_rows),
         "n": len(scored_rows),
-        "tasks": {
-            task: {"score": _score(by_task[task]), "n": len(by_task[task])}
-            for task in tasks
-            if task in by_task
-        },
+        "tasks": {task: {"score": score, "n": counts[task]} for task, score in scores.items()},
     }
 
 
-def vsi_average(rows):
+def vsi_average(rows, tasks):
     """VSI-Bench (arXiv 2412.14171) and SPBench (arXiv 2510.08531): the mean over question types.
 
     The score of relative direction is the mean of its easy, medium and hard tasks, so it counts as
     one type. "nq" is the mean over the numeric types, "mcq" the mean over the multiple-choice
     types, and "types" has the score of each type. Some evaluation scripts report "micro" instead.
     """
-    by_type = _groups(rows, lambda row: VSI_TASKS[row["task"]])
-    types = {
-        name: _macro(_groups(items, lambda row: row["task"])) for name, items in by_type.items()
-    }
-    return {
-        "average": _mean(types.values()),
-        **_parts("nq", [score for name, score in types.items() if name not in VSI_CHOICES]),
-        **_parts("mcq", [score for name, score in types.items() if name in VSI_CHOICES]),
-        "types": types,
-    }
+    types = _means((VSI_TASKS[task], score) for task, score in tasks.items())
+    parts = (("mcq" if name in VSI_CHOICES else "nq", score) for name, score in types.items())
+    return {"average": _mean(types.values()), **_means(parts, ("nq", "mcq")), "types": types}
 
 
-def cv_average(rows):
+def cv_average(rows, tasks):
     """CV-Bench (Cambrian-1, arXiv 2406.16860): the mean of "2d" and "3d".
 
     "2d" is the mean of the accuracies on ADE20K and on COCO, "3d" is the accuracy on Omni3D. The
     two count the same, however many rows each has. "sources" has the accuracy on each source.
     """
-    by_source = _groups(rows, lambda row: row["source"])
-    sources = {source: _score(items) for source, items in by_source.items()}
+    sources = _means((row["source"], row["score"]) for row in rows)
     if foreign := set(sources) - set(CV_SOURCES):
         raise UserError(f"cvbench has no such source: {', '.join(map(repr, sorted(foreign)))}")
-    parts = {
-        **_parts("2d", [sources[source] for source in ("ADE20K", "COCO") if source in sources]),
-        **_parts("3d", [sources[source] for source in ("Omni3D",) if source in sources]),
-    }
+    pairs = (("3d" if name == "Omni3D" else "2d", score) for name, score in sources.items())
+    parts = _means(pairs, ("2d", "3d"))
     return {"average": _mean(parts.values()), **parts, "sources": sources}
 
 
-def spar_average(rows):
+def spar_average(rows, tasks):
     """SPAR-Bench (arXiv 2503.22976) as SpatialLadder reports it: the mean over all rows.
 
     "low", "middle" and "high" are the means over the rows of its three levels of cognition. "macro"
     is the mean over the 20 tasks, which SPAR-Bench's own script reports. nanoladder/rewards.py
     explains how a view change is scored.
     """
-    levels = {
-        level: [row["score"] for row in rows if row["task"] in tasks]
-        for level, tasks in SPAR_LEVELS.items()
-    }
-    return {
-        "average": _score(rows),
-        **{level: _mean(scores) for level, scores in levels.items() if scores},
-        "macro": _macro(_groups(rows, lambda row: row["task"])),
-    }
+    level_of = {task: level for level, names in SPAR_LEVELS.items() for task in names}
+    levels = _means(((level_of[row["task"]], row["score"]) for row in rows), SPAR_LEVELS)
+    over_rows = _mean(row["score"] for row in rows)
+    return {"average": over_rows, **levels, "macro": _mean(tasks.values())}
 
 
-def view_average(rows):
+def view_average(rows, tasks):
     """ViewSpatial-Bench (arXiv 2505.21500): the mean over all rows.
 
     "camera" and "person" are the means over the rows of its two perspectives.
     """
-    perspectives = _groups(rows, lambda row: row["task"].split()[0].lower())
-    return {
-        "average": _score(rows),
-        **{perspective: _score(items) for perspective, items in perspectives.items()},
-    }
+    perspectives = _means((row["task"].split()[0].lower(), row["score"]) for row in rows)
+    return {"average": _mean(row["score"] for row in rows), **perspectives}
 
 
-# Name of a benchmark -> its tasks with their question types, and the function of its averages.
+# Name of a benchmark -> its tasks with their question types, and the function of its averages,
+# which gets the scored rows and {task: its score}.
 BENCHMARKS = {
     "vsibench": (VSI_TASKS, vsi_average),
     "spbench-si": (VSI_TASKS, vsi_average),
@@ -175,29 +142,14 @@ BENCHMARKS = {
 }
 
 
-def _groups(rows, key):
-    """{value of key(row): its rows}"""
-    groups = {}
-    for row in rows:
-        groups.setdefault(key(row), []).append(row)
-    return groups
-
-
 def _mean(values):
     values = list(values)
     return sum(values) / len(values)
 
 
-def _score(rows):
-    """The mean score of scored rows."""
-    return _mean(row["score"] for row in rows)
-
-
-def _macro(groups):
-    """The mean over groups of each group's mean score."""
-    return _mean(_score(rows) for rows in groups.values())
-
-
-def _parts(name, scores):
-    """{name: mean of the scores}, or an empty dict where there are no scores."""
-    return {name: _mean(scores)} if scores else {}
+def _means(pairs, order=()):
+    """{name: mean score} of (name, score) pairs, in this order, without names that have none."""
+    scores = {name: [] for name in order}
+    for name, score in pairs:
+        scores.setdefault(name, []).append(score)
+    return {name: _mean(own) for name, own in scores.items() if own}

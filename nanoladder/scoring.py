@@ -14,6 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from nanoladder.benchmarks import BENCHMARKS
+from nanoladder.checkpoint import Policy
 from nanoladder.command import UserError
 from nanoladder.files import read_jsonl, write_json, write_jsonl
 from nanoladder.pictures import draw_attention, draw_samples
@@ -24,6 +25,7 @@ from nanoladder.predict import (
     measure_attention,
     predict,
 )
+from nanoladder.runtime import Runtime
 from nanoladder.schema import DATA_TYPES, file_of, rows_of
 from nanoladder.splits import data_name, kinds_in, read_kinds, scored_kinds
 from nanoladder.strict import strict_accuracy
@@ -84,36 +86,33 @@ def scorer_of_run(policy, splits, data, runtime, max_new_tokens):
     return Scorer(policy, summarize, runtime, data_name(data), max_new_tokens=max_new_tokens)
 
 
+@dataclasses.dataclass
 class Scorer:
     """How a model is scored on held-out rows. Every rank must call its methods.
 
-    policy: (model, tokenizer, image_config). name: that of the data; its spatial rows become the
-    benchmarks NAME-si, NAME-mv and NAME-video, and those of the split ood the same with -ood.
-    folder: where answers are kept on the way. samples and decoding: as predict takes them.
-    attention: whether to measure where localization answers look. blank: scores.json of a model
-    trained on blank pictures, to show beside.
+    name: that of the data; its spatial rows become the benchmarks NAME-si, NAME-mv and NAME-video,
+    and those of the split ood the same with -ood. folder: where answers are kept on the way.
+    samples, batch_size, max_new_tokens and temperature: as predict takes them. attention: whether
+    to measure where localization answers look. blank: scores.json of a model trained on blank
+    pictures, to show beside.
     """
 
-    def __init__(
-        self,
-        policy,
-        summarize,
-        runtime,
-        name,
-        folder=None,
-        samples=0,
-        attention=False,
-        blank=None,
-        max_new_tokens=None,
-        **decoding,
-    ):
-        self.policy, self.summarize, self.runtime, self.name = policy, summarize, runtime, name
-        self.samples, self.attention, self.blank = samples, attention, blank or {}
-        self.max_new_tokens, self.decoding = max_new_tokens, decoding
-        self.journals = {
-            file: Journal(Path(folder) / f"{file}.jsonl" if folder else None, runtime.main)
-            for file in ("predictions", "shuffled", "samples", "attention")
-        }
+    policy: Policy
+    summarize: Summary
+    runtime: Runtime
+    name: str
+    folder: Path | None = None
+    samples: int = 0
+    attention: bool = False
+    blank: dict | None = None
+    batch_size: int = 128
+    max_new_tokens: int | None = None
+    temperature: float = 0.0
+
+    def __post_init__(self):
+        names = ("predictions", "shuffled", "samples", "attention")
+        paths = {name: self.folder / f"{name}.jsonl" if self.folder else None for name in names}
+        self.journals = {name: Journal(path, self.runtime.main) for name, path in paths.items()}
 
     def validate(self, step, rows):
         """{kind: summary} of validation rows, and a printed line for each."""
@@ -159,8 +158,9 @@ class Scorer:
         """predict() with this scorer's decoding; by default a split has its own limit on tokens."""
         published = split in BENCHMARKS
         limit = PUBLISHED_TOKENS[rows[0].think] if published else MAX_NEW_TOKENS
+        options |= {"batch_size": self.batch_size, "temperature": self.temperature}
         options |= {"max_new_tokens": self.max_new_tokens or limit}
-        return predict(self.policy, rows, self.runtime, **options, **self.decoding)
+        return predict(self.policy, rows, self.runtime, **options)
 
     def ask(self, rows, split, title, file, **options):
         start, title = time.time(), f"{title}, {split}"
@@ -179,7 +179,7 @@ class Scorer:
         if benchmark:
             mixed = self.ask(shuffled(rows), split, f"{kind} with shuffled pictures", "shuffled")
             set_beside(summary, "shuffled", self.summarize(kind, mixed))
-            if benchmark in self.blank:
+            if self.blank and benchmark in self.blank:
                 set_beside(summary, "blank", self.blank[benchmark])
         if self.samples:
             sampled = self.ask(rows, split, f"sample {kind}", "samples", samples=self.samples)
@@ -199,33 +199,24 @@ class Scorer:
 
 def asked_kinds(data, bench):
     """{split of the folder `data`: kinds of rows} that --bench names. UserError for odd names."""
-    own = [name for name in bench if name not in PUBLISHED]
+    own = [name for name in dict.fromkeys(bench) if name not in PUBLISHED]
     if bench and not own:
         return {}
     if data is None:
         raise UserError("name a folder of rows and pictures with --data")
-    present = {}
+    names, asked = {}, defaultdict(list)
     held_out = "test" if Path(data, "test").is_dir() else "train"  # where test is made of train
-    for split, folder in (("test", held_out), ("ood", "ood")):
-        kinds = kinds_in(Path(data, folder))
-        present |= {split: kinds} if kinds else {}
-    if not present:
-        raise UserError(f"{data}: no rows in test, train or ood; name another folder with --data")
-    if not own:
-        known = {"localization", *DATA_TYPES} & {k for kinds in present.values() for k in kinds}
-        return {split: [k for k in own if k in (known or own)] for split, own in present.items()}
-    names = {}
-    for split, kinds in present.items():
-        for kind in kinds:
+    for split, folder, suffix in (("test", held_out, ""), ("ood", "ood", "-ood")):
+        for kind in kinds_in(Path(data, folder)):
             name = f"{data_name(data)}-{SHORT[kind]}" if kind in SHORT else kind
-            names[name + ("-ood" if split == "ood" else "")] = split, kind
-    own = list(dict.fromkeys(own))
+            names[name + suffix] = split, kind
+    if not names:
+        raise UserError(f"{data}: no rows in test, train or ood; name another folder with --data")
     if odd := [name for name in own if name not in names]:
-        known = ", ".join([*names, *PUBLISHED])
-        raise UserError(f"--bench {odd[0]} is none of {known}")
-    asked = {}
-    for split, kind in map(names.get, own):
-        asked.setdefault(split, []).append(kind)
+        raise UserError(f"--bench {odd[0]} is none of {', '.join([*names, *PUBLISHED])}")
+    usual = [name for name, (_, kind) in names.items() if kind in ("localization", *DATA_TYPES)]
+    for split, kind in map(names.get, own or usual or names):
+        asked[split].append(kind)
     return asked
 
 
@@ -258,13 +249,11 @@ def shuffled(rows):
     order = sorted(range(len(rows)), key=lambda i: rows[i].images)
     most = max(Counter(row.images for row in rows).values())
     taken = dict(zip(order, order[most:] + order[:most]))
-    mixed = []
-    for i, row in enumerate(rows):
-        shown = {
-            name: getattr(rows[taken[i]], name) for name in ("images", "sizes", "frame_seconds")
-        }
-        mixed.append(dataclasses.replace(row, **shown))
-    return mixed
+    others = (rows[taken[i]] for i in range(len(rows)))
+    return [
+        dataclasses.replace(row, images=o.images, sizes=o.sizes, frame_seconds=o.frame_seconds)
+        for row, o in zip(rows, others)
+    ]
 
 
 def some(items, most=24):

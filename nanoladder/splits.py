@@ -63,10 +63,10 @@ def read_splits(folder, kinds, limits, think=False):
         held = held_out_pictures(folder / "train")
         rows = [row for row in rows if held.isdisjoint(row.images)]
     splits = {"train": rows}
-    for split, limit in limits.items():
+    for split in [split for split in limits if split != "ood" or (folder / "ood").is_dir()]:
         there = [kind for kind in scored if (folder / split / file_of(kind)).is_file()]
-        if own := there if split == "ood" else scored:
-            splits[split] = read_split(folder, split, own, limit, think or "cold" in kinds)
+        own = there if split == "ood" else scored
+        splits[split] = read_split(folder, split, own, limits[split], think or "cold" in kinds)
     every = [row for own in splits.values() for row in own]
     for kind in scored:
         check_types(rows_of(every, kind))

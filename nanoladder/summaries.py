@@ -43,15 +43,12 @@ def summarize_localization(predictions, constant_box, seed=0):
 
     def means(items):
         names = ("iou", "acc50", "valid_json", "label_f1")
-        scores = {name: [p["scores"][name] for p in items] for name in names}
-        constant = [
+        values = {name: [p["scores"][name] for p in items] for name in names}
+        values["constant_iou"] = [
             np.mean([box_iou(constant_box, t["bbox_2d"]) for t in p["truth"]]) for p in items
         ]
-        return {name: float(np.mean(values)) for name, values in scores.items()} | {
-            "constant_iou": float(np.mean(constant)),
-            "interval": interval(resample(scores["iou"], rng)),
-            "n": len(items),
-        }
+        found = {name: float(np.mean(scores)) for name, scores in values.items()}
+        return found | {"interval": interval(resample(values["iou"], rng)), "n": len(items)}
 
     levels = sorted({p["level"] for p in predictions})
     parts = {str(v): means([p for p in predictions if p["level"] == v]) for v in levels}
@@ -146,19 +143,15 @@ def summarize_spatial(predictions, train_rows, seed=0):
     "mcq_interval", "n", "types": {type: {"form", "accuracy", "constant", "interval", "n"}}}, and
     for answers that think first "format", the share of completions of the right format.
     """
-    drawn, types = type_draws(predictions, seed), {}
-    for name, score in type_scores(predictions).items():
-        parts, constants = by_options(predictions, name), []
+    drawn, scores, types = type_draws(predictions, seed), type_scores(predictions), {}
+    for name, parts in by_type(predictions).items():
+        asked, constants = [row for row in train_rows if row.question_type == name], []
         for options, items in parts.items():
-            known = [
-                row.answer
-                for row in train_rows
-                if row.question_type == name and len(row.options) == options
-            ]
+            known = [row.answer for row in asked if len(row.options) == options]
             constants.append(np.mean(constant_scores(known, items)))
         types[name] = {
-            "form": next(iter(parts.values()))[0]["form"],
-            "accuracy": float(score),
+            "form": items[0]["form"],
+            "accuracy": float(scores[name]),
             "constant": float(np.mean(constants)),
             "interval": interval(drawn[name]),
             "n": sum(map(len, parts.values())),
@@ -183,22 +176,20 @@ def summarize_spatial(predictions, train_rows, seed=0):
     }
 
 
-def by_options(predictions, question_type):
-    """A type's predictions, grouped by their number of options."""
-    groups = {}
+def by_type(predictions):
+    """{question type: {number of options: its predictions}}"""
+    groups = {name: {} for name in sorted({p["question_type"] for p in predictions})}
     for p in predictions:
-        if p["question_type"] == question_type:
-            groups.setdefault(p["options"], []).append(p)
+        groups[p["question_type"]].setdefault(p["options"], []).append(p)
     return groups
 
 
 def type_scores(predictions, mean=np.mean):
     """{type: its score}, the mean over its numbers of options. mean: of one group's accuracies."""
     scores = {}
-    for name in sorted({p["question_type"] for p in predictions}):
-        groups = by_options(predictions, name).values()
-        accuracies = [[p["scores"]["accuracy"] for p in items] for items in groups]
-        scores[name] = np.mean([mean(values) for values in accuracies], axis=0)
+    for name, parts in by_type(predictions).items():
+        groups = [mean([p["scores"]["accuracy"] for p in items]) for items in parts.values()]
+        scores[name] = np.mean(groups, axis=0)
     return scores
 
 
@@ -235,10 +226,7 @@ def summarize_benchmark(name, predictions, seed=0):
     "strict" holds the same averages of the scores by the original's reading (nanoladder/strict.py).
     """
     rows, strict = (
-        [
-            {"task": p["task"], "source": p["source"], "score": p["scores"][reading]}
-            for p in predictions
-        ]
+        [p | {"score": p["scores"][reading]} for p in predictions]
         for reading in ("accuracy", "strict")
     )
     rng = np.random.default_rng(seed)

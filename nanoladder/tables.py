@@ -131,30 +131,24 @@ def plain_table(title, summary):
 
 def spatial_table(title, summary):
     """Types, NQ, MCQ and average in percent, and beside them the columns of BESIDE."""
-    types, rows = summary["types"], []
-    beside = [name for name in BESIDE if name in summary]
-    empty = [""] * len(beside)
-    for form, name, key in (
-        ("number", "NQ", "nq"),
-        ("choice", "MCQ", "mcq"),
-        ("text", "text", None),
-        ("motion", "motion", None),
-        (None, "average", "avg"),
-    ):
+    types, beside, rows = summary["types"], [name for name in BESIDE if name in summary], []
+
+    def add(name, score, low_high=(), others=(), n=summary["n"]):
+        cells = list(map(percent, others)) or [""] * len(beside)
+        rows.append((name, percent(score), percents(low_high), *cells, str(n)))
+
+    for form, key in (("number", "nq"), ("choice", "mcq"), ("text", None), ("motion", None)):
         of_form = {kind: t for kind, t in types.items() if t["form"] == form}
         for kind, t in of_form.items():
-            others = [percent(t.get(b)) for b in beside]
-            cells = (percent(t["accuracy"]), percents(t["interval"]), *others, str(t["n"]))
-            rows.append((kind, *cells))
-        if key and (of_form or form is None):
-            low_high = summary["interval" if form is None else f"{key}_interval"]
-            n = sum(t["n"] for t in (of_form or types).values())
-            others = [percent(macro(types, b, form)) for b in beside]
-            rows.append((name, percent(summary[key]), percents(low_high), *others, str(n)))
-    n = str(summary["n"])
-    rows.append(("mean over rows (micro)", percent(summary["micro"]), "", *empty, n))
+            add(kind, t["accuracy"], t["interval"], [t.get(b) for b in beside], t["n"])
+        if key and of_form:
+            others = [macro(types, b, form) for b in beside]
+            n = sum(t["n"] for t in of_form.values())
+            add(key.upper(), summary[key], summary[f"{key}_interval"], others, n)
+    add("average", summary["avg"], summary["interval"], [macro(types, b) for b in beside])
+    add("mean over rows (micro)", summary["micro"])
     if "format" in summary:
-        rows.append(("right format", percent(summary["format"]), "", *empty, n))
+        add("right format", summary["format"])
     columns = ("", "score", "95 %", *beside, "n")
     return Table(f"{title}, %", columns, rows + cut_row(summary, columns))
 
@@ -163,8 +157,8 @@ def benchmark_table(title, summary):
     """Tasks of a published benchmark, the parts that its authors tell apart, and its averages."""
     columns, strict, rows = ("", "score", "strict", "95 %", "n"), summary["strict"], []
     for task, t in summary["tasks"].items():
-        scores = (percent(t["score"]), percent(strict["tasks"][task]["score"]))
-        rows.append((task, *scores, "", str(t["n"])))
+        readings = t["score"], strict["tasks"][task]["score"]
+        rows.append((task, *map(percent, readings), "", str(t["n"])))
     parts = [name for name, v in summary.items() if isinstance(v, float) and name != "average"]
     rows += [(name, percent(summary[name]), percent(strict[name]), "", "") for name in parts]
     average = percent(summary["average"]), percent(strict["average"])
