@@ -203,6 +203,11 @@ def unit_size(name, sizes):
     return next((sizes[n] for n in names if n in sizes), None)
 
 
+def is_size(unit):
+    """Whether a unit is one of length or area."""
+    return any(unit_size(plain_units(unit), sizes) for sizes in (LENGTHS, AREAS))
+
+
 def parse_number(text, unit):
     """The one number that an answer states, in the asked unit; None if it states none or several.
 

@@ -20,17 +20,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from nanoladder import hf_config
 from nanoladder.command import UserError, flag, setting, shown
 from nanoladder.files import read_json, write_json
-from nanoladder.hf_config import (
-    CheckpointError,
-    check_parts,
-    config_from_hf,
-    config_to_hf,
-    image_config_from_hf,
-    image_config_to_hf,
-    require,
-)
+from nanoladder.hf_config import CheckpointError, require
 from nanoladder.image import ImageConfig
 from nanoladder.model import Config, Qwen2_5_VL
 from nanoladder.tokenizer import Tokenizer
@@ -153,7 +146,7 @@ def load_config(folder) -> Config:
     path = settle(folder) / "config.json"
     if not path.exists():
         raise CheckpointError(f"{path}: no such file; name the folder of a run or of a checkpoint")
-    return config_from_hf(read_json(path), path)
+    return hf_config.config_from_hf(read_json(path), path)
 
 
 def load(folder, dtype: torch.dtype = torch.float32, device="cpu") -> tuple[Qwen2_5_VL, Config]:
@@ -193,8 +186,8 @@ def load_image_config(folder) -> ImageConfig:
     """
     newer, older = (settle(folder) / f"{n}_config.json" for n in ("processor", "preprocessor"))
     if newer.exists() and (part := read_json(newer).get("image_processor")) is not None:
-        return image_config_from_hf(part, f"{newer}: image_processor")
-    return image_config_from_hf(read_json(older), str(older))
+        return hf_config.image_config_from_hf(part, f"{newer}: image_processor")
+    return hf_config.image_config_from_hf(read_json(older), str(older))
 
 
 @dataclass
@@ -250,7 +243,7 @@ class Policy(NamedTuple):
         folder = find(folder)
         config, image_config = load_config(folder), load_image_config(folder)
         tokenizer, generation = Tokenizer.load(folder), load_generation(folder, config.vocab_size)
-        check_parts(config, image_config, tokenizer, folder)
+        hf_config.check_parts(config, image_config, tokenizer, folder)
         # An answer ends at the ends that the folder names, too.
         tokenizer.eos_ids = (*dict.fromkeys((*tokenizer.eos_ids, *end_ids(generation))),)
         return cls(load(folder, dtype, device)[0], tokenizer, image_config, generation)
@@ -297,11 +290,11 @@ def save(
     }
     save_file(weights, new / "model.safetensors", metadata={"format": "pt"})
     dtype = str(weights[EMBEDDING].dtype).removeprefix("torch.")
-    write_json(new / "config.json", config_to_hf(config) | {"torch_dtype": dtype})
+    write_json(new / "config.json", hf_config.config_to_hf(config) | {"torch_dtype": dtype})
     ends = {"eos_token_id": [config.eos_token_id], "pad_token_id": config.pad_token_id}
     write_json(new / "generation_config.json", generation or ends | {"do_sample": False})
     if image_config is not None:
-        write_json(new / "preprocessor_config.json", image_config_to_hf(image_config))
+        write_json(new / "preprocessor_config.json", hf_config.image_config_to_hf(image_config))
     if tokenizer is not None:
         tokenizer.save(new)
     put_in_place(new, folder)

@@ -4,7 +4,6 @@ import errno
 import json
 import os
 import re
-from contextlib import suppress
 from pathlib import Path
 
 from nanoladder.command import UserError
@@ -121,12 +120,13 @@ def read_log(path, skip=False):
     """
     found = []
     for line in _open(path) if os.path.lexists(path) else ():
-        with suppress(UserError):
+        try:
             value = parse_json(line, path)
-            if isinstance(value, dict):
-                found.append(value)
-                continue
-        if not skip:
+        except UserError:
+            value = None
+        if isinstance(value, dict):
+            found.append(value)
+        elif not skip:
             break
     return found
 

@@ -21,7 +21,7 @@ from PIL import Image, ImageColor
 
 from nanoladder.checkpoint import BASE
 from nanoladder.command import UserError
-from nanoladder.files import read_json, read_jsonl, read_log
+from nanoladder.files import read_json, read_log
 from nanoladder.photos import ImageError, load_image
 from nanoladder.pictures import COLOURS, boxes_in_view
 from nanoladder.process import run_script
@@ -58,9 +58,8 @@ FILL = 'width="100%" height="100%" preserveAspectRatio="none"'  # of an <image> 
 def write_report(run_folder, scores=None):
     """Write run_folder/report.html, and return its path. scores: what scores.json will hold."""
     folder = Path(run_folder)
-    about = read_json(folder / "run.json")
-    if not scores:
-        scores = read_json(folder / "scores.json") if (folder / "scores.json").exists() else {}
+    about, kept = read_json(folder / "run.json"), folder / "scores.json"
+    scores = scores or (read_json(kept) if kept.exists() else {})
     sections = [f"<p>{escape(opening(about, scores))}</p>", score_section(scores)]
     sections += map(curve_section, earlier_runs(folder))
     sections += [gallery(folder), sampled_section(folder), settings_section(about)]
@@ -226,13 +225,12 @@ def thinned(points):
 
 def gallery(folder):
     """Cards of answers of every question type and split in turn, whatever their scores."""
-    path, groups, maps = folder / "predictions.jsonl", {}, {}
-    for p in read_jsonl(path) if path.exists() else []:
-        groups.setdefault((p["split"], p["question_type"], len(p["images"])), []).append(p)
+    groups = defaultdict(list)
+    for p in read_log(folder / "predictions.jsonl"):
+        groups[p["split"], p["question_type"], len(p["images"])].append(p)
     if not groups:
         return ""
-    if (folder / "attention.jsonl").exists():
-        maps = {key(m): m["attention"] for m in read_jsonl(folder / "attention.jsonl")}
+    maps = {key(m): m["attention"] for m in read_log(folder / "attention.jsonl")}
     rounds = -(-GALLERY // len(groups))
     picks = [evenly(group, rounds) for group in groups.values()]
     chosen = [group[n] for n in range(rounds) for group in picks if n < len(group)]

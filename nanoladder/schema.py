@@ -38,15 +38,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 from string import ascii_uppercase
 
-from nanoladder.answers import (
-    AREAS,
-    LENGTHS,
-    parse_choice,
-    parse_number,
-    parse_thought,
-    plain_units,
-    unit_size,
-)
+from nanoladder.answers import is_size, parse_choice, parse_number, parse_thought
 from nanoladder.command import UserError, progress, require, shown
 from nanoladder.files import json_lines
 from nanoladder.motion import MINUS, MOTION, parse_motion
@@ -269,8 +261,7 @@ def rules_of_number(answer, unit):
         value = float(answer) if len(answer) <= LONGEST else math.nan
     except ValueError:
         value = math.nan
-    is_size = unit == "" or any(unit_size(plain_units(unit), table) for table in (LENGTHS, AREAS))
-    least, low = (", 0 or more,", 0) if is_size else ("", -1e300)
+    least, low = (", 0 or more,", 0) if unit == "" or is_size(unit) else ("", -1e300)
     is_read = low <= value <= 1e300 and parse_number(answer, unit) == value
     yield is_read, f"answer {shown(answer)} must be a number{least} without its unit"
 

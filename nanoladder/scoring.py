@@ -13,31 +13,17 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from nanoladder import predict, summaries
 from nanoladder.benchmarks import BENCHMARKS
 from nanoladder.checkpoint import Policy
 from nanoladder.command import UserError
 from nanoladder.files import read_jsonl, write_json, write_jsonl
 from nanoladder.pictures import draw_attention, draw_samples
-from nanoladder.predict import (
-    MAX_NEW_TOKENS,
-    PUBLISHED_TOKENS,
-    Journal,
-    measure_attention,
-    predict,
-)
+from nanoladder.predict import MAX_NEW_TOKENS, PUBLISHED_TOKENS, Journal
 from nanoladder.runtime import Runtime
 from nanoladder.schema import DATA_TYPES, file_of, rows_of
 from nanoladder.splits import data_name, kinds_in, read_kinds, scored_kinds
 from nanoladder.strict import strict_accuracy
-from nanoladder.summaries import (
-    best_constant_box,
-    overall_interval,
-    set_beside,
-    summarize_answers,
-    summarize_benchmark,
-    summarize_localization,
-    summarize_spatial,
-)
 from nanoladder.tables import as_text, overview, tables
 
 SHORT = {"single_image": "si", "multi_view": "mv", "video": "video"}  # as SPBench-SI and -MV
@@ -64,14 +50,16 @@ class Summary:
     @cached_property
     def constant_box(self):
         boxes = [row for rows in self.rows.values() for row in rows if row.form == "boxes"]
-        return best_constant_box(boxes[:5000], self.image_config) if boxes else [0, 0, 0, 0]
+        return (
+            summaries.best_constant_box(boxes[:5000], self.image_config) if boxes else [0, 0, 0, 0]
+        )
 
     def __call__(self, kind, predictions):
         if predictions[0]["form"] == "boxes":
-            return summarize_localization(predictions, self.constant_box)
+            return summaries.summarize_localization(predictions, self.constant_box)
         if kind in DATA_TYPES:
-            return summarize_spatial(predictions, self.rows[kind])
-        return summarize_answers(predictions, self.rows[kind])
+            return summaries.summarize_spatial(predictions, self.rows[kind])
+        return summaries.summarize_answers(predictions, self.rows[kind])
 
 
 def scorer_of_run(policy, splits, data, runtime, max_new_tokens):
@@ -136,7 +124,7 @@ class Scorer:
                 answers = self.ask(rows, split, "score", "predictions")
                 for row, answer in zip(rows, answers):
                     answer["scores"]["strict"] = strict_accuracy(answer["answer"], row)
-                scores[split] = summarize_benchmark(split, answers) | count_cut(answers)
+                scores[split] = summaries.summarize_benchmark(split, answers) | count_cut(answers)
                 continue
             suffix, benchmarks = "-ood" if split == "ood" else "", {}
             for kind in dict.fromkeys(row.kind for row in rows):
@@ -149,7 +137,7 @@ class Scorer:
             if benchmarks:
                 averages = [scores[benchmark]["avg"] for benchmark in benchmarks]
                 scores["overall" + suffix] = float(np.mean(averages))
-                low_high = overall_interval(list(benchmarks.values()))
+                low_high = summaries.overall_interval(list(benchmarks.values()))
                 scores.setdefault("intervals", {})["overall" + suffix] = low_high
         self.runtime.say(as_text(tables(scores) + overview(scores)))
         return scores, self.journals["predictions"].records
@@ -160,7 +148,7 @@ class Scorer:
         limit = PUBLISHED_TOKENS[rows[0].think] if published else MAX_NEW_TOKENS
         options |= {"batch_size": self.batch_size, "temperature": self.temperature}
         options |= {"max_new_tokens": self.max_new_tokens or limit}
-        return predict(self.policy, rows, self.runtime, **options)
+        return predict.predict(self.policy, rows, self.runtime, **options)
 
     def ask(self, rows, split, title, file, **options):
         start, title = time.time(), f"{title}, {split}"
@@ -178,22 +166,23 @@ class Scorer:
         summary = self.summarize(kind, predictions) | count_cut(predictions)
         if benchmark:
             mixed = self.ask(shuffled(rows), split, f"{kind} with shuffled pictures", "shuffled")
-            set_beside(summary, "shuffled", self.summarize(kind, mixed))
+            summaries.set_beside(summary, "shuffled", self.summarize(kind, mixed))
             if self.blank and benchmark in self.blank:
-                set_beside(summary, "blank", self.blank[benchmark])
+                summaries.set_beside(summary, "blank", self.blank[benchmark])
         if self.samples:
             sampled = self.ask(rows, split, f"sample {kind}", "samples", samples=self.samples)
             entropies = [p["semantic_entropy"] for p in sampled]
             summary["semantic_entropy"] = float(np.mean(entropies))
             if benchmark:
                 agreed = [p | {"scores": {"accuracy": p["scores"]["consensus"]}} for p in sampled]
-                set_beside(summary, "sampled", self.summarize(kind, sampled))
-                set_beside(summary, "consensus", self.summarize(kind, agreed))
+                summaries.set_beside(summary, "sampled", self.summarize(kind, sampled))
+                summaries.set_beside(summary, "consensus", self.summarize(kind, agreed))
         alone = rows[0].form == "boxes" and all(len(row.images) == 1 for row in rows)
         if self.attention and alone and self.runtime.main:  # row by row, so one rank does it
-            found = measure_attention(self.policy, rows, predictions, self.journals["attention"])
-            means = {key: float(np.mean([f[key] for f in found])) for key in ("inside", "area")}
-            summary["attention"] = means
+            journal = self.journals["attention"]
+            found = predict.measure_attention(self.policy, rows, predictions, journal)
+            shares = {key: float(np.mean([f[key] for f in found])) for key in ("inside", "area")}
+            summary["attention"] = shares
         return summary, predictions
 
 

@@ -335,13 +335,11 @@ def logs(rng, folder):
 
 def good_state(model):
     """A state as Loop.save keeps it, of AdamW."""
-    kept = {
-        name: {"value": p.detach(), "state": {"step": torch.tensor(3.0), "exp_avg": p * 0}}
-        for name, p in model.named_parameters()
-    }
-    for entry in kept.values():
-        entry["state"]["exp_avg_sq"] = entry["state"]["exp_avg"]
-    return {"step": 3, "seconds": 1.5, "trained": kept}
+    trained = {}
+    for name, p in model.named_parameters():
+        kept = {"step": torch.tensor(3.0), "exp_avg": p.detach() * 0, "exp_avg_sq": p.detach() * 0}
+        trained[name] = {"value": p.detach(), "state": kept}
+    return {"step": 3, "seconds": 1.5, "trained": trained}
 
 
 def states(rng, folder):
