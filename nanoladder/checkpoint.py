@@ -23,7 +23,7 @@ from torch import Tensor
 from nanoladder import hf_config
 from nanoladder.command import UserError, flag, setting, shown
 from nanoladder.files import read_json, write_json
-from nanoladder.hf_config import CheckpointError, require
+from nanoladder.hf_config import CheckpointError, config_from_hf, require
 from nanoladder.image import ImageConfig
 from nanoladder.model import Config, Qwen2_5_VL
 from nanoladder.tokenizer import Tokenizer
@@ -81,11 +81,11 @@ def weight_files(folder: Path) -> list[Path]:
     if single.exists() or not index.exists():
         return [single]
     names = read_json(index).get("weight_map")
-    if not isinstance(names, dict) or not names:
-        raise CheckpointError(f"{index}: lacks weight_map, the shard of each tensor")
+    given = isinstance(names, dict) and names
+    require([(given, "lacks weight_map, the shard of each tensor")], f"{index}: ")
     for name in names.values():
-        if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]*\.safetensors", name):
-            raise CheckpointError(f"{index}: {shown(name)} is no name of a shard in its own folder")
+        inside = isinstance(name, str) and re.fullmatch(r"\w[\w.-]*\.safetensors", name)
+        require([(inside, f"{shown(name)} is no name of a shard in its own folder")], f"{index}: ")
     return [folder / name for name in sorted({*names.values()})]
 
 
@@ -102,10 +102,7 @@ def open_tensors(path: Path, device="cpu"):
 
 
 def all_finite(tensor: Tensor) -> bool:
-    """Whether a tensor holds neither NaN nor infinity: one pass without a copy.
-
-    It takes about 1 s for a billion weights, where isfinite().all() takes 25 s.
-    """
+    """Whether a tensor holds neither NaN nor infinity. 25 times as fast as isfinite().all()."""
     return not tensor.numel() or bool(torch.stack(tensor.aminmax()).isfinite().all())
 
 
@@ -146,7 +143,7 @@ def load_config(folder) -> Config:
     path = settle(folder) / "config.json"
     if not path.exists():
         raise CheckpointError(f"{path}: no such file; name the folder of a run or of a checkpoint")
-    return hf_config.config_from_hf(read_json(path), path)
+    return config_from_hf(read_json(path), path)
 
 
 def load(folder, dtype: torch.dtype = torch.float32, device="cpu") -> tuple[Qwen2_5_VL, Config]:

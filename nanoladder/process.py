@@ -106,10 +106,7 @@ class Deferred:
 
 
 def leave_process_group(worker):
-    """For a DataLoader's worker: Ctrl-C and torchrun, which signal a whole group, spare it.
-
-    Its parent still needs it, to finish the step.
-    """
+    """Spare a DataLoader's worker the signals to its whole group: the step still needs it."""
     if hasattr(os, "setpgrp"):  # not on Windows
         os.setpgrp()
 

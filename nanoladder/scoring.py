@@ -17,7 +17,7 @@ from nanoladder import predict, summaries
 from nanoladder.benchmarks import BENCHMARKS
 from nanoladder.checkpoint import Policy
 from nanoladder.command import UserError
-from nanoladder.files import read_jsonl, write_json, write_jsonl
+from nanoladder.files import read_log, write_json, write_jsonl
 from nanoladder.pictures import draw_attention, draw_samples
 from nanoladder.predict import MAX_NEW_TOKENS, PUBLISHED_TOKENS, Journal
 from nanoladder.runtime import Runtime
@@ -49,10 +49,9 @@ class Summary:
 
     @cached_property
     def constant_box(self):
-        boxes = [row for rows in self.rows.values() for row in rows if row.form == "boxes"]
-        return (
-            summaries.best_constant_box(boxes[:5000], self.image_config) if boxes else [0, 0, 0, 0]
-        )
+        every = (row for rows in self.rows.values() for row in rows)
+        boxes = [row for row in every if row.form == "boxes"][:5000]
+        return summaries.best_constant_box(boxes, self.image_config) if boxes else [0, 0, 0, 0]
 
     def __call__(self, kind, predictions):
         if predictions[0]["form"] == "boxes":
@@ -177,8 +176,8 @@ class Scorer:
                 agreed = [p | {"scores": {"accuracy": p["scores"]["consensus"]}} for p in sampled]
                 summaries.set_beside(summary, "sampled", self.summarize(kind, sampled))
                 summaries.set_beside(summary, "consensus", self.summarize(kind, agreed))
-        alone = rows[0].form == "boxes" and all(len(row.images) == 1 for row in rows)
-        if self.attention and alone and self.runtime.main:  # row by row, so one rank does it
+        boxes = rows[0].form == "boxes"
+        if self.attention and boxes and self.runtime.main:  # row by row, so one rank does it
             journal = self.journals["attention"]
             found = predict.measure_attention(self.policy, rows, predictions, journal)
             shares = {key: float(np.mean([f[key] for f in found])) for key in ("inside", "area")}
@@ -217,9 +216,10 @@ def val_limits(kinds, eval_rows):
 
 def in_words(summary):
     """The numbers of a summary in one line."""
-    numbers = {name: v for name, v in summary.items() if isinstance(v, (int, float))}
-    shown = (f"{v:.3f}" if isinstance(v, float) else str(v) for v in numbers.values())
-    return ", ".join(f"{name} {value}" for name, value in zip(numbers, shown))
+    numbers = [(name, v) for name, v in summary.items() if isinstance(v, (int, float))]
+    return ", ".join(
+        f"{name} {v:.3f}" if isinstance(v, float) else f"{name} {v}" for name, v in numbers
+    )
 
 
 def count_cut(answers):
@@ -238,10 +238,9 @@ def shuffled(rows):
     order = sorted(range(len(rows)), key=lambda i: rows[i].images)
     most = max(Counter(row.images for row in rows).values())
     taken = dict(zip(order, order[most:] + order[:most]))
-    others = (rows[taken[i]] for i in range(len(rows)))
     return [
         dataclasses.replace(row, images=o.images, sizes=o.sizes, frame_seconds=o.frame_seconds)
-        for row, o in zip(rows, others)
+        for row, o in ((row, rows[taken[i]]) for i, row in enumerate(rows))
     ]
 
 
@@ -255,7 +254,6 @@ def write_scores(folder, scores, answers):
     write_jsonl(folder / "predictions.jsonl", answers)
     if boxes := [p for p in answers if p["split"] == "test" and p["form"] == "boxes"]:
         draw_samples(some(boxes), folder / "samples.png")
-    if (folder / "attention.jsonl").exists():
-        attention = read_jsonl(folder / "attention.jsonl")
+    if attention := read_log(folder / "attention.jsonl"):
         draw_attention(some(attention), folder / "attention.png")
     write_json(folder / "scores.json", scores)

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from nanoladder.attention import image_attention, share_in_boxes
-from nanoladder.checkpoint import config_to_hf, flat_name
+from nanoladder.checkpoint import flat_name
+from nanoladder.hf_config import config_to_hf
 from nanoladder.model import Config, Qwen2_5_VL, VisionConfig, mrope_position_ids
 
 IMAGE = 5

@@ -11,7 +11,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from nanoladder.batches import attention_mask
-from nanoladder.checkpoint import config_from_hf, config_to_hf, flat_name
+from nanoladder.checkpoint import config_from_hf, flat_name
+from nanoladder.hf_config import config_to_hf
 from nanoladder.model import (
     PRESETS,
     Config,
