@@ -256,13 +256,10 @@ def load_generation(folder, vocab_size: int) -> dict:
     """A folder's generation_config.json, all of it; {} without one. CheckpointError if unusable."""
     path = settle(folder) / "generation_config.json"
     generation = read_json(path) if path.exists() else {}
-    penalty = generation.get("repetition_penalty")
-    usable = penalty is None or type(penalty) in (int, float) and 0.01 <= penalty <= 100
-    rules = [(usable, f"repetition_penalty {penalty!r} must be from 0.01 to 100")]
     for end in end_ids(generation):
-        known = type(end) is int and 0 <= end < vocab_size
-        rules.append((known, f"eos_token_id {end!r} is no id of {vocab_size} tokens"))
-    require(rules, f"{path}: ")
+        hf_config.checked(end, int, (0, vocab_size - 1), f"{path}: eos_token_id")
+    if (penalty := generation.get("repetition_penalty")) is not None:
+        hf_config.checked(penalty, float, (0.01, 100), f"{path}: repetition_penalty")
     return generation
 
 

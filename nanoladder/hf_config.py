@@ -47,6 +47,7 @@ IMAGE_OPTIONS = {
     **{"do_convert_rgb": (True,), "resample": (3,), "rescale_factor": (1 / 255,)},  # 3 is bicubic
     **{"do_center_crop": (False,), "do_pad": (False,)},
 }
+FILE_NAMES = {"mean": "image_mean", "std": "image_std"}  # of fields that have others in the files
 # transformers' own defaults. Its older versions left out of vision_config what equals them, and so
 # does the published 32B.
 VISION_DEFAULTS = asdict(VisionConfig()) | {
@@ -89,14 +90,13 @@ def checked(value, kind, limits, name: str):
     return kind(value)
 
 
-def build(cls, given: dict, where: str, called=None, **known):
+def build(cls, given: dict, where: str, **known):
     """An instance of the dataclass `cls` from the fields of a file, and those known already.
 
-    where: the beginning of messages, which names the file and its part. called: {name of a field:
-    its name in the file}, where they differ.
+    where: the beginning of messages, which names the file and its part.
     """
     kinds = {f.name: f.type for f in fields(cls) if f.name not in known}
-    names = {name: name for name in kinds} | (called or {})
+    names = {name: FILE_NAMES.get(name, name) for name in kinds}
     if lacking := [name for name in names.values() if name not in given]:
         raise CheckpointError(f"{where}lacks {', '.join(lacking)}")
     values = {n: checked(given[names[n]], kinds[n], RANGES.get(n), where + names[n]) for n in kinds}
@@ -215,15 +215,13 @@ def image_config_from_hf(hf: dict, source="preprocessor_config.json") -> ImageCo
         if (limit := given.get(name, size.get(newer, size.get(name)))) is not None:
             given[name] = limit
     refuse_options(given, IMAGE_OPTIONS, where)
-    called = {"mean": "image_mean", "std": "image_std"}
-    config = build(ImageConfig, {"coordinates": False} | given, where, called)
+    config = build(ImageConfig, {"coordinates": False} | given, where)
     low, high = config.min_pixels, config.max_pixels
     require([(low <= high, f"min_pixels {low} must not be above max_pixels {high}")], where)
     return config
 
 
 def image_config_to_hf(config: ImageConfig) -> dict:
-    hf = asdict(config)
-    hf["image_mean"], hf["image_std"] = hf.pop("mean"), hf.pop("std")
+    hf = {FILE_NAMES.get(name, name): value for name, value in asdict(config).items()}
     names = {"image_processor_type": "Qwen2VLImageProcessor"}
     return hf | names | {"processor_class": "Qwen2_5_VLProcessor"}

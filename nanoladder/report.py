@@ -280,8 +280,8 @@ def card(p, pictures, attention, number):
     else:
         shown = boxed(p, pictures[0], number)
         shown += attention_map(p, attention, number) if attention else ""
-    found = re.match(r"\s*<think>(.*?)(?:</think>|\Z)\s*(.*)", p["answer"], re.DOTALL)
-    rationale, answer = (found[1].strip(), found[2]) if found else ("", p["answer"])
+    parts = r"\s*(?:<think>\s*(.*?)\s*(?:</think>|\Z))?\s*(.*)"
+    rationale, answer = re.match(parts, p["answer"], re.DOTALL).groups("")
     read, truth = (v if isinstance(v, str) else json.dumps(v) for v in (p["parsed"], p["truth"]))
     scores = ", ".join(f"{name} {value:.2f}" for name, value in p["scores"].items())
     said = f'<p class="quiet">{escape(rationale)}</p>' if rationale else ""
