@@ -263,13 +263,7 @@ def load_generation(folder, vocab_size: int) -> dict:
     return generation
 
 
-def save(
-    folder,
-    model: Qwen2_5_VL,
-    tokenizer=None,
-    image_config: ImageConfig | None = None,
-    generation: dict | None = None,
-):
+def save(folder, model: Qwen2_5_VL, tokenizer=None, image_config=None, generation=None):
     """Write a checkpoint that transformers opens, replacing the whole folder at once.
 
     generation: the content of generation_config.json; without it greedy decoding is written.
@@ -279,9 +273,7 @@ def save(
     new = beside(folder, "new")
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir()
-    weights = {
-        name: parameter.detach().contiguous() for name, parameter in model.named_parameters()
-    }
+    weights = {name: p.detach().contiguous() for name, p in model.named_parameters()}
     save_file(weights, new / "model.safetensors", metadata={"format": "pt"})
     dtype = str(weights[EMBEDDING].dtype).removeprefix("torch.")
     write_json(new / "config.json", hf_config.config_to_hf(config) | {"torch_dtype": dtype})

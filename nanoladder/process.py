@@ -124,8 +124,6 @@ def run_child(command, **options):
 
 def cpu_cores():
     """How many cores this process may use, which can be fewer than the machine has."""
-    if hasattr(os, "process_cpu_count"):  # Python 3.13
-        return os.process_cpu_count() or 1
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -106,7 +106,11 @@ def read_rows(path):
     """The checked rows of a JSONL file. UserError names the file, the line and the remedy."""
     path = Path(path)
     if not path.exists():
-        raise UserError(f"{path}: no such file; {_kinds_beside(path)}")
+        stems = sorted(file.stem for file in path.parent.glob("*.jsonl"))
+        there = ", ".join(", ".join(DATA_TYPES) if stem == "spatial" else stem for stem in stems)
+        remedy = f"{path.parent} has {there}: choose among these with --mix, or add the file"
+        empty = "name another data folder with --data, or add these rows to it"
+        raise UserError(f"{path}: no such file; {remedy if stems else empty}")
     rows = []
     for number, raw in json_lines(path, strict=True):
         if isinstance(raw, dict):  # the paper's cold-start rows have no number
@@ -115,15 +119,6 @@ def read_rows(path):
     if not rows:
         raise UserError(f"{path}: no rows in it")
     return rows
-
-
-def _kinds_beside(path):
-    """What the user can do where a file of rows is missing: the end of a message."""
-    stems = sorted(file.stem for file in path.parent.glob("*.jsonl"))
-    if not stems:
-        return "name another data folder with --data, or add these rows to it"
-    kinds = [k for stem in stems for k in (DATA_TYPES if stem == "spatial" else (stem,))]
-    return f"{path.parent} has {', '.join(kinds)}: choose among these with --mix, or add the file"
 
 
 # ---------------------------------------------------------------- one row
