@@ -30,6 +30,13 @@ def interval(draws):
     return [float(v) for v in np.quantile(draws, (0.025, 0.975))]
 
 
+def averages(columns, rng):
+    """The mean of each column of scores, the interval of the first mean, and the number of rows."""
+    means = {name: float(np.mean(scores)) for name, scores in columns.items()}
+    first = next(iter(columns.values()))
+    return means | {"interval": interval(resample(first, rng)), "n": len(first)}
+
+
 # ---------------------------------------------------------------- boxes
 
 
@@ -39,16 +46,13 @@ def summarize_localization(predictions, constant_box, seed=0):
     Returns {"iou", "acc50", "valid_json", "label_f1", "constant_iou" (of answering with one and the
     same box), "interval" (of iou), "n", "levels": {"1": the same, ...}}.
     """
-    rng = np.random.default_rng(seed)
+    rng, names = np.random.default_rng(seed), ("iou", "acc50", "valid_json", "label_f1")
 
     def means(items):
-        names = ("iou", "acc50", "valid_json", "label_f1")
-        values = {name: [p["scores"][name] for p in items] for name in names}
-        values["constant_iou"] = [
-            np.mean([box_iou(constant_box, t["bbox_2d"]) for t in p["truth"]]) for p in items
-        ]
-        found = {name: float(np.mean(scores)) for name, scores in values.items()}
-        return found | {"interval": interval(resample(values["iou"], rng)), "n": len(items)}
+        columns = {name: [p["scores"][name] for p in items] for name in names}
+        truths = ([box["bbox_2d"] for box in p["truth"]] for p in items)
+        guessed = [np.mean([box_iou(constant_box, box) for box in boxes]) for boxes in truths]
+        return averages(columns | {"constant_iou": guessed}, rng)
 
     levels = sorted({p["level"] for p in predictions})
     parts = {str(v): means([p for p in predictions if p["level"] == v]) for v in levels}
@@ -87,25 +91,16 @@ def best_constant_box(rows, image_config):
 
 def summarize_answers(predictions, train_rows, seed=0):
     """Mean accuracy of all rows and of each question type, beside the best constant answer's."""
-    rng = np.random.default_rng(seed)
-
-    def means(items, constants):
-        accuracies = [p["scores"]["accuracy"] for p in items]
-        return {
-            "accuracy": float(np.mean(accuracies)),
-            "constant": float(np.mean(constants)),
-            "interval": interval(resample(accuracies, rng)),
-            "n": len(items),
-        }
-
-    found = {}
+    rng, types = np.random.default_rng(seed), {}
+    whole = {"accuracy": [p["scores"]["accuracy"] for p in predictions], "constant": []}
     for name in sorted({p["question_type"] for p in predictions}):
         items = [p for p in predictions if p["question_type"] == name]
         known = [row.answer for row in train_rows if row.question_type == name]
-        found[name] = items, constant_scores(known, items)
-    every = [score for _, constants in found.values() for score in constants]
-    whole = means(predictions, every)
-    return whole | {"types": {name: means(*parts) for name, parts in found.items()}}
+        types[name] = {"accuracy": [p["scores"]["accuracy"] for p in items]}
+        types[name]["constant"] = constant_scores(known, items)
+        whole["constant"] += types[name]["constant"]
+    found = averages(whole, rng)
+    return found | {"types": {name: averages(columns, rng) for name, columns in types.items()}}
 
 
 def constant_scores(known, predictions):
