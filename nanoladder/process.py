@@ -88,7 +88,8 @@ class Deferred:
     """
 
     def __enter__(self):
-        self.signal, self.before = None, on_signals(self.note)
+        self.signal = None
+        self.before = on_signals(self.note)
         return self
 
     def note(self, number, frame):
