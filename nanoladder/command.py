@@ -20,6 +20,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 MOST = sys.float_info.max  # the range of a setting that declares none
+CUT = reprlib.Repr()
+CUT.maxstring = 80
 
 
 class UserError(ValueError):
@@ -46,9 +48,7 @@ def require(rules, where, error=UserError):
 
 def shown(value):
     """A value for a message: its repr in one line, cut where it is long or deep."""
-    cut = reprlib.Repr()
-    cut.maxstring = 80
-    return cut.repr(value)
+    return CUT.repr(value)
 
 
 def setting(default, help, choices=None, low=None, high=None, writes=None):

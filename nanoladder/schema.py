@@ -216,9 +216,9 @@ def rules_of_row(raw, form, unit, folder):
     may_explain = form in ("choice", "number") or raw.get("solution") or not raw.get("rationale")
     yield may_explain, f"only a choice or a number can have a rationale, not {form}"
     for name in images:
-        within = isinstance(name, str) and inside(folder, name)
-        remedy = f"is none, or leaves the data folder; use paths relative to {folder}"
-        yield within, f"image path {shown(name)} {remedy}"
+        if not (isinstance(name, str) and inside(folder, name)):
+            remedy = f"use paths relative to {folder}"
+            yield False, f"image path {shown(name)} is none, or leaves the data folder; {remedy}"
     seconds = raw.get("frame_seconds", 0.5)
     is_time = _is_a(seconds, (int, float)) and 0 < seconds <= 3600
     yield is_time, "frame_seconds must be a number above 0, and at most 3600"
@@ -229,9 +229,10 @@ def rules_of_box(item):
     numbers = isinstance(box, list) and all(_is_a(value, (int, float)) for value in box)
     yield numbers and len(box) == 4, "bbox_2d must be a list of four numbers [x1, y1, x2, y2]"
     yield isinstance(label, str) and label.strip(), "a box needs a label"
-    ordered = 0 <= box[0] < box[2] < 1e9 and 0 <= box[1] < box[3] < 1e9
-    yield ordered, f"box {shown(box)} is empty, inverted or starts outside its image"
-    yield max(box) > 1, f"box {shown(box)} must be in pixels, not in shares of the picture"
+    if not (0 <= box[0] < box[2] < 1e9 and 0 <= box[1] < box[3] < 1e9):
+        yield False, f"box {shown(box)} is empty, inverted or starts outside its image"
+    if max(box) <= 1:
+        yield False, f"box {shown(box)} must be in pixels, not in shares of the picture"
 
 
 def rules_of_choice(options, answer):
@@ -307,5 +308,5 @@ def rules_of_sizes(row):
     remedy = "resize a video's frames to one size"
     yield is_one or row.data_type != "video", f"frames of mixed sizes ({found}); {remedy}"
     for box in (item["bbox_2d"] for item in row.answer if row.form == "boxes"):
-        is_within = box[2] <= width and box[3] <= height
-        yield is_within, f"box {shown(box)} reaches outside its {width}x{height} image"
+        if box[2] > width or box[3] > height:
+            yield False, f"box {shown(box)} reaches outside its {width}x{height} image"
