@@ -81,16 +81,20 @@ def parse_thought(text):
 def answer_part(text, row):
     """The part of a completion in which its answer is looked for.
 
-    The answer block of a completion that thinks first; "" where there is none, or more than one.
-    The last line of a choice or a number whose data set teaches a rationale on the lines before it.
-    All of any other answer.
+    The answer block of a completion that thinks first. The last line of a choice or a number whose
+    data set teaches a rationale on the lines before it. All of any other answer.
     """
     if row.think:
-        once = text.count("<answer>") == text.count("</answer>") == 1
-        found = once and re.search(r"<answer>(.*)</answer>", text, re.DOTALL)
-        return found[1] if found else ""
+        return answer_block(text)
     last = row.after_rationale and row.form in ("choice", "number")
     return text.strip().rpartition("\n")[2] if last else text
+
+
+def answer_block(text):
+    """The content of the only answer block of a text; "" where there is none, or more than one."""
+    once = text.count("<answer>") == text.count("</answer>") == 1
+    found = once and re.search(r"<answer>(.*)</answer>", text, re.DOTALL)
+    return found[1] if found else ""
 
 
 # ---------------------------------------------------------------- choices

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from nanoladder.answers import TAGS, answer_part, in_tags, parse_boxes, parse_thought
+from nanoladder.answers import TAGS, answer_block, answer_part, in_tags, parse_boxes, parse_thought
 from nanoladder.rewards import (
     TOLERANCE,
     box_iou,
@@ -186,8 +186,9 @@ GOOD = "<think>I see a bed.</think><answer>B</answer>"
     ("B", 0, ""), ("", 0, ""), ("<THINK>a</THINK><ANSWER>B</ANSWER>", 0, ""),
 ])  # fmt: skip
 def test_the_form_of_thinking(text, valid, answer):
-    right, row = float(answer.strip() == "B"), thinking(choice_row())
-    assert (parse_thought(text) is not None) == bool(valid) and answer_part(text, row) == answer
+    assert (parse_thought(text) is not None) == bool(valid) and answer_block(text) == answer
+    right = float(answer.strip() == "B")
+    row = thinking(choice_row())
     assert reward(text, row) == score_answer(text, row) == {"format": valid, "accuracy": right}
 
 
