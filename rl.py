@@ -22,10 +22,12 @@ With ratio = policy / policy at the time of the rollout, for each token, the los
     A = (r - mean of the group's r) / (std of the group's r + 1e-4)
     k3 = ref / policy - log(ref / policy) - 1
 
-eps is CLIP_EPS. k3 estimates KL(policy || reference) and is never negative. Its gradient is biased.
-We keep it because SpatialLadder uses it (section 4 of the paper). With one update a rollout the
-ratio is 1 up to rounding, so nothing is clipped. The loss stays near 0: watch the accuracy instead.
-Where all rewards of a group are equal, its advantages are 0. `idle` is the share of such groups.
+eps is CLIP_EPS. ref is the reference, a frozen copy of the policy at the start. k3 estimates
+KL(policy || reference) and is never negative, but its gradient is not an unbiased one of the KL. We
+keep it because SpatialLadder uses it (section 4 of the paper). With one update a rollout the ratio
+is 1 up to rounding, so nothing is clipped. The advantages of a group add up to 0, so the loss stays
+near 0: watch the accuracy instead. Where all rewards of a group are equal, its advantages are 0.
+`idle` is the share of such groups.
 """
 
 import dataclasses
@@ -58,7 +60,9 @@ class Settings(PixelLimits):
     """Every setting of a run; run.json keeps them."""
 
     task: str = setting("spatial", "what is asked", choices=["spatial", "localization"])
-    think: bool = setting(True, "ask spatial questions to be thought about first; boxes never are")
+    think: bool = setting(
+        True, "think before the answers to spatial questions (never before boxes)"
+    )
     data: str | None = setting(None, "data folder; default the shipped world's")
     data_types: tuple = setting(DATA_TYPES, "modalities of spatial questions", choices=DATA_TYPES)
     out: str = setting("runs/rl", "run folder", writes="folder")
@@ -85,7 +89,7 @@ class Settings(PixelLimits):
 
 
 CLIP_EPS = 0.2  # how far the ratio may move before its gradient is cut
-TEMPERATURE = 1.0  # of sampling and of the update: the policy is the model's pure softmax
+TEMPERATURE = 1.0  # of sampling and of the update, because else the ratio would not be 1
 WARMUP = 10  # steps of linear warm-up before the cosine
 EARLY = 5  # steps after which NO_FORM is printed, if it is true
 NO_FORM = f"""no answer of the first {EARLY} steps had the right format, so nothing is learned:
@@ -98,7 +102,7 @@ QWEN |= dict(max_new_tokens=1024, compile=False) | TRAIN_PIXELS
 
 
 def presets(given):
-    """The values between the defaults and the given flags: those of the task, recipe and device."""
+    """Settings of the task, recipe and device: they replace defaults, and flags replace them."""
     values = {"init": Settings.init if given.get("think", True) else "runs/stage2"}
     values |= LOCALIZATION if given.get("task") == "localization" else {}
     if given.get("resume"):
@@ -115,16 +119,12 @@ def presets(given):
 
 @torch.no_grad()
 def rollout(s, policy, prompts, seed):
-    """G answers to each of B prompts: ids, mask, logprobs [B*G, C] (Completions), and their texts.
-
-    A frozen vision encoder sees the same in the rollout, in the update and in the reference, so it
-    encodes each picture once, and the prompts keep its image_embeds.
-    """
+    """G answers to each of B prompts: ids, mask, logprobs [B*G, C] (Completions); their texts."""
     model, tokenizer, *_ = policy
     device = model.lm_head.weight.device
     generator = torch.Generator(device).manual_seed(seed)
     with autocast(device, s.amp):
-        if s.model is None:  # then the vision encoder is frozen (train_in)
+        if s.model is None:  # frozen, the encoder gives the update and the reference the same
             pictures = encode_pictures(model, prompts, device)
             for prompt, embeds in zip(prompts, pictures, strict=True):
                 prompt["image_embeds"] = embeds
@@ -145,7 +145,8 @@ def advantages(rewards: Tensor) -> Tensor:
 def answer_logprobs(model, batch, ids, mask, banned_ids):
     """Log-probability of every answer token [B, G, C], 0 off the mask, and the mean entropy.
 
-    batch: of pack. Logits are computed for answer tokens only.
+    C is the length of the longest answer. batch: of pack; logits are computed at the places of its
+    `predictor` only, from which answer tokens are predicted.
     """
     image_embeds = batch.get("image_embeds")
     if image_embeds is None:
@@ -162,7 +163,7 @@ def answer_logprobs(model, batch, ids, mask, banned_ids):
 
 
 class GRPOLoss(nn.Module):
-    """The loss of this file's docstring, over packed groups, and what to watch about it.
+    """The loss of this file's docstring, over packed groups, and statistics for the log.
 
     ref_model: another model, or the policy itself, which without its LoRA is the reference; None
     where there is no KL.
@@ -191,7 +192,7 @@ class GRPOLoss(nn.Module):
             "loss": loss,
             "kl": (kl * mask).sum() / lengths.sum(),
             "clipped": ((ratio != clipped) & mask).sum() / lengths.sum(),
-            "off_policy": ((ratio - 1).abs() * mask).max(),  # 0 but for rounding
+            "off_policy": ((ratio - 1).abs() * mask).max(),  # in this pass; 0 but for rounding
             "entropy": entropy,
         }
         return loss, {name: float(value.detach()) for name, value in stats.items()}
@@ -208,7 +209,7 @@ def train(s, loop, rows, validate):
 
     def load(step):
         first = step * s.prompts_per_step + runtime.rank * share
-        # Prompts with as many pictures share a micro-batch, so that little is padded.
+        # Prompts with equally many pictures share a micro-batch, so that little is padded.
         asked = sorted((rows[i] for i in order[first : first + share]), key=lambda r: len(r.images))
         return asked, [encode_prompt(r, *policy[1:3], policy.model.config, True) for r in asked]
 
@@ -263,7 +264,7 @@ def reward_answers(texts, rows, image_config):
 
 
 def update(s, loop, prompts, ids, mask, advantage, old_logprobs):
-    """One optimizer step on a rollout -> means of the loss and of what to watch about it."""
+    """One optimizer step on a rollout -> means of the loss and of its statistics."""
     device, totals = loop.runtime.device, {}
     on_host = ids.cpu(), mask.cpu()  # one copy, not one for each prompt
     advantage, share = advantage.to(device), len(prompts)

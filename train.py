@@ -49,17 +49,17 @@ class Settings(PixelLimits):
     """Every setting of a run; run.json keeps them."""
 
     stage: str = setting("1", "0, 1, 2, cold; all, or a list such as 1,cold,3 (3: rl.py): a ladder")
-    data: str | None = setting(None, "data folder; the shipped world's own is made when missing")
+    data: str | None = setting(None, "data folder; that of the shipped recipe is made when missing")
     recipe: str | None = setting(None, "recipe in data/NAME/recipe.py; else that of the data")
     mix: str | None = setting(None, "kinds of rows and shares, such as localization=1,video=2")
     data_types: tuple = setting(DATA_TYPES, "modalities of spatial questions", choices=DATA_TYPES)
-    rationales: bool = setting(True, "teach how an answer is found before it, where rows tell that")
-    blank_images: bool = setting(False, "control: blank pictures, of which one can only guess")
+    rationales: bool = setting(True, "teach the rationale before the answer, where a row has one")
+    blank_images: bool = setting(False, "control: make all pictures blank")
     out: str = setting("runs/stage1", "run folder", writes="folder")
     resume: bool = setting(False, "go on with the killed run in --out, with its settings")
     init: str = setting("base", "start: base (the shipped one), scratch, or a checkpoint folder")
     preset: str = setting("nano", "model size with --init scratch", choices=[*PRESETS])
-    model: str | None = setting(None, "Qwen2.5-VL folder to train as the paper does, not --init")
+    model: str | None = setting(None, "Qwen2.5-VL folder to start from, with the paper's settings")
     prompts: str | None = setting(None, "prompt set, a JSON file; default the checkpoint's own")
     lora_rank: int = setting(0, "train LoRA of this rank; 0 trains the weights", low=0, high=1024)
     freeze_vision: bool = setting(False, "train the decoder alone")
@@ -94,7 +94,7 @@ LOG_EVERY = 10
 
 
 def presets(given):
-    """The values between the defaults and the flags: those of the stage, recipe and device."""
+    """Settings of the stage, recipe and device: they replace defaults, and flags replace them."""
     stage = given.get("stage", "1")
     if stage not in STAGES:
         return ladder_settings(given)
@@ -121,7 +121,7 @@ class AnswerLoss(nn.Module):
         self.model = model
 
     def forward(self, batch):
-        """A batch of batches.on_device -> the sum over answer tokens, and an auxiliary loss."""
+        """A batch of on_device -> cross-entropy summed over answer tokens; an auxiliary loss, 0."""
         image_embeds = self.model.visual(batch["pixel_values"], batch["grid_thw"])  # [M, D]
         return self.of_answers(batch, image_embeds), image_embeds.new_zeros(())
 
@@ -139,7 +139,7 @@ class AnswerLoss(nn.Module):
 
 
 def train(s, loop, recipe, dataset, order, validate):
-    """The loop. order: (epoch, group, questions) of every sequence of the run."""
+    """The loop. order: of every sequence (epoch, index of its pictures, number of questions)."""
     runtime, device, image_config = loop.runtime, loop.runtime.device, loop.policy.image_config
     steps = micro_batches(s, runtime, dataset, order[loop.step * s.batch_size :])
     how = {"batch_sampler": [keys for passes in steps for keys in passes], "collate_fn": collate}
@@ -148,17 +148,17 @@ def train(s, loop, recipe, dataset, order, validate):
     loop.bar.set_description(f"stage {s.stage}")
     for passes in steps:
         batches = [next(loader) for _ in passes]
-        # Means over the step's answer tokens and patches, however these are split over ranks.
+        # Losses are means over the answer tokens, or the patches, of all ranks together.
         answers = sum(int((batch["labels"] != IGNORE_INDEX).sum()) for batch in batches)
-        seen = [sum(map(prod, batch["grid_thw"])) for batch in batches]
-        tokens, patches = max(1, runtime.sum(answers)), runtime.sum(sum(seen))
+        own = [sum(map(prod, batch["grid_thw"])) for batch in batches]
+        tokens, patches = max(1, runtime.sum(answers)), runtime.sum(sum(own))
         answer_sum = auxiliary_sum = 0.0
         for k, batch in enumerate(batches):
             parallel.sync_gradients(loop.compute, on=k + 1 == len(batches))
             with autocast(device, s.amp):
                 answer_loss, auxiliary = loop.compute(on_device(batch, image_config, device))
-            # Ranks average their gradients, so what they add up is multiplied by their number.
-            auxiliary = auxiliary * runtime.world * seen[k] / patches
+            # Ranks average their gradients, so each rank's part is multiplied by their number.
+            auxiliary = auxiliary * runtime.world * own[k] / patches
             (answer_loss * runtime.world / tokens + auxiliary).backward()
             answer_sum += answer_loss.detach()
             auxiliary_sum += auxiliary.detach()
@@ -182,9 +182,9 @@ def train(s, loop, recipe, dataset, order, validate):
 
 
 def micro_batches(s, runtime, dataset, order):
-    """This rank's forward passes of each step. None pads a sequence to over twice its length.
+    """This rank's forward passes of each step, each a list of keys, which pads to double at most.
 
-    The ranks of a split model (--shard) need equally many, so there only the number counts.
+    With --shard all ranks need equally many passes, so only micro_batch_size divides them.
     """
     steps = []
     for first in range(0, len(order), s.batch_size):
@@ -259,7 +259,7 @@ def main(argv):
     if s.stage not in STAGES:
         return climb_ladder(s)
     runtime, clock = start_runtime(s.device, s.seed), Timer()
-    given = dataclasses.asdict(s)  # without this machine's number of ranks
+    given = dataclasses.asdict(s)  # before micro_batch_size is filled in, which depends on ranks
     s.micro_batch_size = s.micro_batch_size or max(1, s.batch_size // runtime.world)
     check(s, runtime)
     with RunFolder(s.out).claimed(s.resume, runtime.main) as run:

@@ -116,8 +116,8 @@ class Dataset(torch.utils.data.Dataset):
 
     def length(self, key):
         """About how many tokens the sequence of a key has."""
-        _, i, count = key
-        row, asked = self.groups[i][0], min(len(self.groups[i]), count)
+        group, count = self.groups[key[1]], key[2]
+        row, asked = group[0], min(len(group), count)
         frames = self.image_config.temporal_patch_size if row.data_type == "video" else 1
         seen = -(-len(row.images) // frames) * image_tokens(row.sizes[0], self.image_config)
         return seen + QUESTION * asked

@@ -164,7 +164,7 @@ def floor(predictions, views=8):
         thinking = rationale(p["answer"])
         sights = Sights(truth_about(p["images"][0]), "multi_view", p["input_size"][0])
         board(plan.subplots(), sights, thinking)
-        verdict = "right" if p["scores"]["accuracy"] else "wrong"
+        verdict = "correct" if p["scores"]["accuracy"] else "wrong"
         title = f"{p['prompt'].split(chr(10))[0]}\n{thinking}  [{verdict}]"
         part.suptitle(title, fontsize=9, ha="left", x=0.01)
     save(figure, "floor.png")
