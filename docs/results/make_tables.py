@@ -97,6 +97,20 @@ def types(folder):
     return markdown((f"score ({shown})", *own), rows)
 
 
+def by_type(*folders):
+    """Every type of question: its rows in all benchmarks, and their mean score in each run."""
+    runs, found = [read_run(folder) for folder in folders], {}
+    for run in runs:
+        own = [s["types"] for name, s in spatial(run).items() if not name.endswith("-ood")]
+        for kind in sorted({kind for types in own for kind in types}):
+            entries = [types[kind] for types in own if kind in types]
+            rows = sum(entry["n"] for entry in entries)
+            mean = sum(entry["n"] * entry["accuracy"] for entry in entries) / rows
+            found.setdefault(kind, [rows]).append(percent(mean))
+    columns = ("% of a type", "rows", *(run["name"] for run in runs))
+    return markdown(columns, [(kind, *cells) for kind, cells in found.items()])
+
+
 # ---------------------------------------------------------------- excerpts of the source
 
 
