@@ -111,6 +111,15 @@ def by_type(*folders):
     return markdown(columns, [(kind, *cells) for kind, cells in found.items()])
 
 
+def ratios(path):
+    """Speeds beside other libraries, as tests/perf/run_all.py found them."""
+    rows = [
+        (r["what"], r["peer"], f"**{r['ratio']:.1f}**", f"{r['lowest']:.1f}-{r['highest']:.1f}")
+        for r in read_json(ROOT / path)["results"]
+    ]
+    return markdown(("what", "beside", "ratio", "of single turns"), rows)
+
+
 # ---------------------------------------------------------------- excerpts of the source
 
 
