@@ -124,7 +124,7 @@ def rollout(s, policy, prompts, seed):
     device = model.lm_head.weight.device
     generator = torch.Generator(device).manual_seed(seed)
     with autocast(device, s.amp):
-        if s.model is None:  # frozen, the encoder gives the update and the reference the same
+        if s.model is None:  # the encoder is frozen, so the whole step shares its output
             pictures = encode_pictures(model, prompts, device)
             for prompt, embeds in zip(prompts, pictures, strict=True):
                 prompt["image_embeds"] = embeds

@@ -121,7 +121,7 @@ class AnswerLoss(nn.Module):
         self.model = model
 
     def forward(self, batch):
-        """A batch of on_device -> cross-entropy summed over answer tokens; an auxiliary loss, 0."""
+        """A batch of on_device -> cross-entropy summed over answer tokens; no auxiliary loss."""
         image_embeds = self.model.visual(batch["pixel_values"], batch["grid_thw"])  # [M, D]
         return self.of_answers(batch, image_embeds), image_embeds.new_zeros(())
 
@@ -139,7 +139,7 @@ class AnswerLoss(nn.Module):
 
 
 def train(s, loop, recipe, dataset, order, validate):
-    """The loop. order: of every sequence (epoch, index of its pictures, number of questions)."""
+    """The loop. order: (epoch, index in dataset.groups, number of questions) of each sequence."""
     runtime, device, image_config = loop.runtime, loop.runtime.device, loop.policy.image_config
     steps = micro_batches(s, runtime, dataset, order[loop.step * s.batch_size :])
     how = {"batch_sampler": [keys for passes in steps for keys in passes], "collate_fn": collate}
@@ -182,7 +182,7 @@ def train(s, loop, recipe, dataset, order, validate):
 
 
 def micro_batches(s, runtime, dataset, order):
-    """This rank's forward passes of each step, each a list of keys, which pads to double at most.
+    """This rank's forward passes of each step, as lists of keys. Padding at most doubles a length.
 
     With --shard all ranks need equally many passes, so only micro_batch_size divides them.
     """

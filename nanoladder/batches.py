@@ -116,11 +116,10 @@ class Dataset(torch.utils.data.Dataset):
 
     def length(self, key):
         """About how many tokens the sequence of a key has."""
-        group, count = self.groups[key[1]], key[2]
-        row, asked = group[0], min(len(group), count)
+        group, row = self.groups[key[1]], self.groups[key[1]][0]
         frames = self.image_config.temporal_patch_size if row.data_type == "video" else 1
         seen = -(-len(row.images) // frames) * image_tokens(row.sizes[0], self.image_config)
-        return seen + QUESTION * asked
+        return seen + QUESTION * min(len(group), key[2])
 
     def encode(self, rows, count=None):
         """The sequence that asks the first `count` rows; None asks all, 0 only shows the pictures.
@@ -181,9 +180,10 @@ def collate(examples):
 
 def on_device(batch, image_config, device):
     """A batch of collate on the device, where its clips become pixel_values [N, ...]."""
-    clips = [[clip.to(device, non_blocking=True) for clip in own] for own in batch["clips"]]
-    pixel_values = torch.cat([pixel_values_of(own, image_config) for own in clips])
-    return to_device(batch, device) | {"pixel_values": pixel_values}
+    moved = to_device(batch, device)
+    clips = ([clip.to(device, non_blocking=True) for clip in own] for own in moved.pop("clips"))
+    moved["pixel_values"] = torch.cat([pixel_values_of(own, image_config) for own in clips])
+    return moved
 
 
 def pack(prompts, ids, mask, device):

@@ -102,7 +102,6 @@ def main(argv):
     )
     runtime = start_runtime()
     policy = Policy.load(args.model, device=DEVICE)
-    policy.model.eval()
     return [bench(args, kind, policy, runtime) for kind in KINDS]
 
 
