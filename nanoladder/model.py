@@ -413,7 +413,7 @@ def attention_blocks(mask: Tensor | None) -> list[tuple]:
     whose shapes must not change, one large product is cheaper than many small ones: there is one
     block.
     """
-    if mask is None or mask.shape[2] < LONG or mask.is_cuda or torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or mask is None or mask.shape[2] < LONG or mask.is_cuda:
         return [(slice(None), slice(None), mask)]
     blocks = []
     for start in range(0, mask.shape[2], BLOCK):

@@ -473,17 +473,15 @@ def visible_objects(scene, camera, frame):
 
 def _sheet(rows, tile, path):
     """Save an image of tiles. rows: (title, [(image array, caption), ...]) of each row."""
-    columns = max(len(tiles) for _, tiles in rows)
-    size = columns * (tile + 6) + 6, len(rows) * (tile + 38) + 6
-    sheet = Image.new("RGB", size, (250, 249, 246))
+    columns, down = max(len(tiles) for _, tiles in rows), tile + 48
+    sheet = Image.new("RGB", (columns * (tile + 8) + 8, len(rows) * down + 8), (250, 249, 246))
     draw = ImageDraw.Draw(sheet)
     for j, (title, tiles) in enumerate(rows):
-        y = 6 + j * (tile + 38)
-        draw.text((8, y), title, (30, 30, 30))
+        draw.text((8, 6 + j * down), title, (30, 30, 30), font_size=16)
         for i, (image, caption) in enumerate(tiles):
-            x = 6 + i * (tile + 6)
-            sheet.paste(Image.fromarray(image), (x, y + 14))
-            draw.text((x + 2, y + 15 + tile), caption, (110, 110, 110))
+            x, y = 8 + i * (tile + 8), 28 + j * down
+            sheet.paste(Image.fromarray(image), (x, y))
+            draw.text((x, y + tile), caption, (90, 90, 90), font_size=13)
     sheet.save(path)
 
 
@@ -501,29 +499,33 @@ def labelled(scene, camera, size_px):
     return np.asarray(image)
 
 
-def contact_sheet(path, seed=0, tile=192):
-    """Save a PNG that shows rooms of each level with boxes, eight views, depth, ids and a walk."""
-    rows = []
-    for split in ("train", "ood"):
-        for level in LEVELS:
-            tiles = []
-            for i in range(8):
-                scene = make_scene(seed, split, i + 100 * level, level)
-                camera = single_camera(scene, np.random.default_rng([seed, i]))
-                tiles.append((labelled(scene, camera, tile), scene.id))
-            rows.append((f"{split}, level {level}", tiles))
+def contact_sheet(path, seed=0, tile=256):
+    """Save a PNG of training rooms and rooms out of domain with boxes, views, depth and a walk."""
+
+    def rooms(split):
+        scenes = [make_scene(seed, split, i + 100 * level, level) for i, level in enumerate(LEVELS)]
+        scenes.append(make_scene(seed, split, 301, 3))
+        cameras = [single_camera(s, np.random.default_rng([seed, s.index])) for s in scenes]
+        levels = [f"level {s.level}: {len(s.objects)} objects in the room" for s in scenes]
+        return [(labelled(*shown, tile), text) for *shown, text in zip(scenes, cameras, levels)]
+
     scene = make_scene(seed, "val", 3, 3)
-    frames = [render(scene, camera, tile) for camera in view_cameras(scene)]
+    frames = [render(scene, camera, tile) for camera in view_cameras(scene)[::2]]
+    walk = [render(scene, camera, tile) for camera in walk_cameras(scene)[::4]]
     palette = np.random.default_rng(1).integers(40, 255, (len(scene.objects) + 3, 3))
     palette, maps = palette.astype(np.uint8), []
-    for frame in frames[::2]:
+    for frame, number in zip(frames, "13"):
         grey = (255 * np.exp(-((frame.depth / 4) ** 2))).astype(np.uint8)
-        maps += [(np.repeat(grey[..., None], 3, 2), "depth"), (palette[frame.ids], "ids")]
-    walk = [render(scene, camera, tile) for camera in walk_cameras(scene)[::2]]
-    rows[3:3] = [
-        ("eight views of one room", [(f.rgb, f"view {i + 1}") for i, f in enumerate(frames)]),
-        ("depth and ids of views 1, 3, 5, 7", maps),
-        ("a walk, every second frame", [(f.rgb, f"frame {2 * i + 1}") for i, f in enumerate(walk)]),
+        maps.append((np.repeat(grey[..., None], 3, 2), f"depth of view {number}"))
+        maps.append((palette[frame.ids], f"objects of view {number}"))
+    views = [(frame.rgb, f"view {number}") for frame, number in zip(frames, "1357")]
+    steps = [(frame.rgb, f"frame {number}") for frame, number in zip(walk, (1, 5, 9, 13))]
+    rows = [
+        ("Training rooms", rooms("train")),
+        ("Four of eight views of one room", views),
+        ("What the program knows of views 1 and 3", maps),
+        ("Four of sixteen frames of a walk through it", steps),
+        ("Rooms out of domain", rooms("ood")),
     ]
     _sheet(rows, tile, path)
 

@@ -47,7 +47,7 @@ def drawn_large(path):
 
 def picture(axis, path, title="", width=38):
     axis.imshow(drawn_large(str(path)))
-    axis.set_title(textwrap.fill(title, width), fontsize=9)
+    axis.set_title(textwrap.fill(title, width), fontsize=11)
     axis.axis("off")
 
 
@@ -62,10 +62,10 @@ def encoder(predictions):
     model, tokenizer, image_config, _ = Policy.load(BASE)
     ids = [tokenizer.encode(" " + name)[0] for name in NAMES]
     paths = list(dict.fromkeys(p["images"][0] for p in predictions if p["level"] == 3))[:3]
-    figure, axes = plt.subplots(1, 2 * len(paths), figsize=(14, 2.6), layout="constrained")
-    for axis, path in zip(axes[::2], paths):
+    figure, (above, below) = plt.subplots(2, 3, figsize=(10.5, 7), layout="constrained")
+    for axis, path in zip(above, paths):
         picture(axis, path)
-    for axis, path in zip(axes[1::2], paths):
+    for axis, path in zip(below, paths):
         pixel_values, grids = preprocess([load_image(Path(path))], image_config)
         state = model.model.norm(model.visual(pixel_values, grids))
         _, height, width = grids[0]
@@ -73,7 +73,7 @@ def encoder(predictions):
         named = logits.argmax(-1).view(height // 2, width // 2)
         axis.imshow(named >= len(SHELL), cmap="Greens", vmin=0, vmax=3)
         for (row, column), name in np.ndenumerate(named.numpy()):
-            axis.text(column, row, NAMES[name], fontsize=5.5, ha="center", va="center")
+            axis.text(column, row, NAMES[name], fontsize=8, ha="center", va="center")
         axis.axis("off")
     save(figure, "encoder.png")
 
@@ -91,7 +91,7 @@ def board(axis, sights, answer):
         square = plt.Rectangle(np.subtract(place, 0.5), 1, 1, color=colour, alpha=0.55, zorder=2)
         axis.add_patch(square)
         text = f"{name}:{column}{row}"
-        axis.text(place[0], place[1] + 0.6, text, fontsize=7, ha="center", zorder=4)
+        axis.text(place[0], place[1] + 0.6, text, fontsize=9, ha="center", zorder=4)
         true = np.array(sights.by_name[name].center[:2]) - sights.board.position[:2]
         x, y = across_and_along(sights.board, true) / CELL + origin
         axis.plot(x, y, "o", color=colour, markeredgecolor="black", zorder=3)
@@ -99,9 +99,10 @@ def board(axis, sights, answer):
         arrow = {"arrowstyle": "->", "color": "#444"}
         axis.annotate("", place, places[0], arrowprops=arrow, zorder=3)
     axis.plot(*origin, marker="^", color="black")
+    axis.text(origin[0] + 0.4, origin[1] - 0.4, "camera", fontsize=9, va="center")
     axis.set(xlim=(0, len(ACROSS)), ylim=(0, len(ALONG)), aspect="equal")
-    axis.set_xticks(np.arange(len(ACROSS)) + 0.5, ACROSS, fontsize=6)
-    axis.set_yticks(np.arange(len(ALONG)) + 0.5, ALONG, fontsize=6)
+    axis.set_xticks(np.arange(len(ACROSS)) + 0.5, ACROSS, fontsize=8)
+    axis.set_yticks(np.arange(len(ALONG)) + 0.5, ALONG, fontsize=8)
     axis.tick_params(length=0)
 
 
@@ -124,17 +125,20 @@ def stages(boxes, direct, thought, group):
     figure, axes = plt.subplot_mosaic(rows, figsize=(11, 8.2), layout="constrained")
     picture(axes["found"], boxes["images"][0], "Stage 1: " + boxes["prompt"])
     scale = SIDE / boxes["input_size"][0]
-    for items, colour in ((boxes["truth"], "white"), (boxes["parsed"], COLOURS[0])):
-        for item in items:
+    for key, colour in (("truth", "white"), ("parsed", COLOURS[0])):
+        for item in boxes[key]:
             x1, y1, x2, y2 = np.array(item["bbox_2d"]) * scale
             frame = plt.Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, lw=2, color=colour)
             axes["found"].add_patch(frame)
+            if key == "parsed":
+                name = {"color": "white", "backgroundcolor": colour, "fontsize": 10}
+                axes["found"].text(x1 + 4, y1 - 6, item["label"], **name)
     question = direct["prompt"].split("\n")[0]
     picture(axes["seen"], direct["images"][0], f"Stage 2: {question} {direct['answer']}")
     thinking = rationale(thought["answer"])
     sights = Sights(truth_about(thought["images"][0]), "single_image", thought["input_size"][0])
     board(axes["plan"], sights, thinking)
-    axes["plan"].set_title(textwrap.fill(f"The cold start: {thinking}", 44), fontsize=9)
+    axes["plan"].set_title(textwrap.fill(f"The cold start: {thinking}", 42), fontsize=11)
     picture(axes["asked"], group[0]["images"][0], "Stage 3: " + group[0]["prompt"].split("\n")[0])
     rewards = np.array([g["format"] + g["accuracy"] for g in group])
     advantages = (rewards - rewards.mean()) / (rewards.std(ddof=1) + 1e-4)
@@ -146,7 +150,7 @@ def stages(boxes, direct, thought, group):
     title = (
         f"eight sampled answers, and their advantages in GRPO (the truth is {group[0]['truth']})"
     )
-    axes["bars"].set_title(title, fontsize=9)
+    axes["bars"].set_title(title, fontsize=11)
     save(figure, "stages.png")
 
 
@@ -229,8 +233,8 @@ def main(ladder):
 
     data = Path(right(direct)[0]["images"][0]).parents[3]
     group = sampled(ladder / "cold", data)
-    several = next(p for p in boxes if len(p["truth"]) == 3)
-    stages(several, right(direct)[0], right(thought)[0], group)
+    several = sorted((p for p in boxes if len(p["truth"]) == 3), key=lambda p: p["scores"]["iou"])
+    stages(several[len(several) // 2], right(direct)[0], right(thought)[0], group)
     encoder(direct)
     draw_samples(some(boxes, 8), DOCS / "samples.png")
     floor(thought)
