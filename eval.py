@@ -47,13 +47,14 @@ from nanoladder.process import run_script
 from nanoladder.recipe import find_recipe
 from nanoladder.report import try_report
 from nanoladder.run_folder import RunFolder, run_settings
-from nanoladder.runtime import autocast, environment, start_runtime
+from nanoladder.runtime import autocast, cuda_presets, environment, start_runtime
 from nanoladder.scoring import PUBLISHED, Scorer, Summary, asked_kinds, write_scores
 from nanoladder.splits import (
     data_name,
     expect_rationales,
     read_kinds,
     read_split,
+    rows_for_constants,
     subset,
 )
 
@@ -71,7 +72,12 @@ class Settings(PixelLimits):
     think: bool = setting(False, "ask spatial questions to be thought about first")
     prompts: str | None = setting(None, "prompt set, a JSON file; default the checkpoint's own")
     out: str | None = setting(None, "folder for what is found; default MODEL/eval", writes="folder")
-    batch_size: int = setting(128, "answers decoded together, by all ranks", low=1, high=10**5)
+    batch_size: int | None = setting(
+        None,
+        "answers decoded together, by all ranks; default 128, or 8 a rank of a large model",
+        low=1,
+        high=10**5,
+    )
     max_new_tokens: int | None = setting(
         None, f"tokens of an answer; default {TOKENS}", low=1, high=10**5
     )
@@ -109,11 +115,9 @@ def score_in(run, s, runtime):
         for split, kinds in asked.items()
     }
     kinds = sorted({row.kind for rows in splits.values() for row in rows})
-    train = Path(s.data or "", "train")  # constant answers are fitted on it, where there is one
-    known = read_kinds(train, kinds) if kinds and train.is_dir() else []
-    asked_about = {image for rows in splits.values() for row in rows for image in row.images}
-    known = [row for row in known if asked_about.isdisjoint(row.images)]
-    expect_rationales([row for rows in splits.values() for row in rows], known)
+    every = [row for rows in splits.values() for row in rows]
+    known = rows_for_constants(s.data or "", kinds, every)
+    expect_rationales(every, known)
     summarize = Summary(known, policy.image_config)
     for name in dict.fromkeys(name for name in s.bench if name in PUBLISHED):
         folder, kinds = PUBLISHED[name]
@@ -149,10 +153,11 @@ def score_in(run, s, runtime):
 
 def presets(given):
     """The data of the run in --model, if it is there, else the shipped world's; and the pixels."""
-    run, values = Path(given.get("model", ""), "run.json"), {}
+    run = Path(given.get("model", ""), "run.json")
+    values = {"amp": cuda_presets(given).get("amp", False)}
     if "model" in given and PUBLISHED.keys() & given.get("bench", ()):
         patch_size = load_image_config(find(given["model"])).patch_size
-        values = EVAL_PIXELS if patch_size == ImageConfig.patch_size else {}
+        values |= EVAL_PIXELS if patch_size == ImageConfig.patch_size else {}
     if "model" in given and run.is_file():
         data = run_settings(run.parent).get("data")
         if isinstance(data, str) and data and Path(data).is_dir():

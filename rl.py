@@ -225,15 +225,14 @@ def train(s, loop, rows, validate):
         ids, mask, old_logprobs = (t.view(share, s.group_size, -1) for t in completions)
         rolled = loop.clock()
         parts = reward_answers(texts, asked, policy.image_config)
-        formats, accuracies = (torch.tensor([p[k] for p in parts]) for k in ("format", "accuracy"))
-        rewards = (formats + accuracies).view(share, s.group_size)
+        terms = {name: torch.tensor([float(p[name]) for p in parts]) for name in parts[0]}
+        rewards = sum(terms.values()).view(share, s.group_size)
         if s.shuffle_rewards:
             mixed = torch.randperm(rewards.numel(), generator=torch.Generator().manual_seed(seed))
             rewards = rewards.flatten()[mixed].view_as(rewards)
         record = update(s, loop, prompts, ids, mask, advantages(rewards), old_logprobs) | {
+            **{name: float(term.mean()) for name, term in terms.items()},
             "reward": float(rewards.mean()),
-            "format": float(formats.mean()),
-            "accuracy": float(accuracies.mean()),
             "spread": float(rewards.std(dim=1).mean()),
             "idle": float((rewards.std(dim=1) < 1e-6).float().mean()),
             "length": float(mask.sum(-1).float().mean()),

@@ -18,7 +18,6 @@ A stopped or killed run goes on with --resume: bit for bit on a CPU, up to round
 import dataclasses
 from math import prod
 
-import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader
@@ -105,6 +104,8 @@ def presets(given):
     values |= recipe.settings(stage) | cuda_presets(given) | {"recipe": recipe.name}
     if given.get("init", values["init"]) == "scratch":
         values["freeze_vision"] = False  # there is nothing yet worth keeping
+    elif "preset" in given:
+        raise UserError("--preset is of --init scratch; any other start has its own size")
     if "model" in given:
         values |= QWEN | ({"lr": 1e-4} if given.get("lora_rank") else {})
     return values
@@ -206,14 +207,15 @@ def micro_batches(s, runtime, dataset, order):
 def build_policy(s, texts, device):
     """The policy that the run starts from: a new one, or that of a checkpoint."""
     if s.init == "scratch" and s.model is None:
-        tokenizer = Tokenizer.train(texts)
+        tokenizer = Tokenizer.train(texts, PRESETS[s.preset].vocab_size)
         tokenizer.use_prompts(s.prompts)
         config = config_for_tokenizer(PRESETS[s.preset], tokenizer)
-        images = ImageConfig(config.vision.patch_size, coordinates=config.vision.in_channels > 3)
+        merged, coordinates = config.vision.spatial_merge_size, config.vision.in_channels > 3
+        images = ImageConfig(config.vision.patch_size, merged, coordinates=coordinates)
         policy = Policy(Qwen2_5_VL(config).to(device), tokenizer, images).limit_pixels(s)
     else:
-        start = s.model or (checkpoint.BASE if s.init == "base" else s.init)
-        policy = load_policy(s, start, device)
+        start = checkpoint.BASE if s.init == "base" else s.init
+        policy = load_policy(s, s.model or start, device)
     if s.blank_images:
         policy = policy._replace(image_config=blank_images(policy.image_config))
     prepare_model(s, policy.model, s.freeze_vision, s.recompute)
@@ -235,8 +237,7 @@ def read_data(s, recipe, runtime):
     present = {row.kind for row in splits["train"]}
     if s.mix is None:  # the stage's kinds, as far as the folder has them
         shares = {kind: share for kind, share in shares.items() if kind in present}
-    wanted = list(shares) or own
-    if lacking := [kind for kind in wanted if kind not in present]:
+    if lacking := [kind for kind in shares or own if kind not in present]:
         raise UserError(f"{s.data}: no {lacking[0]} rows to train on; add some, or change --mix")
     for row in splits["train"]:
         row.rationale = row.rationale if s.rationales else ""
@@ -263,8 +264,7 @@ def main(argv):
     s.micro_batch_size = s.micro_batch_size or max(1, s.batch_size // runtime.world)
     check(s, runtime)
     with RunFolder(s.out).claimed(s.resume, runtime.main) as run:
-        ranks = f"{runtime.world} rank(s) of {torch.get_num_threads()} thread(s)"
-        runtime.say(f"stage {s.stage} on {runtime.device}, {ranks}\n{show(s)}")
+        runtime.say(f"stage {s.stage} on {runtime.device}, {runtime.world} rank(s)\n{show(s)}")
         train_in(run, s, given, runtime, clock)
 
 

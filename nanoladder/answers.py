@@ -211,8 +211,8 @@ def is_size(unit):
 def parse_number(text, unit):
     """The one number that an answer states, in the asked unit; None if it states none or several.
 
-    unit: "m", "cm", "m^2", any other word, or "" for a plain count. Another unit of the same
-    dimension is converted; a number with any other word behind it is no answer.
+    unit: "m", "cm", "m^2", any other word, or "" for a plain count. Lengths and areas in other
+    units are converted; a number with any other word behind it is no answer.
 
     >>> [parse_number(text, "m") for text in ("3.2", "about 320 cm.", "It is 3.2 m away", "2 or 3")]
     [3.2, 3.2, 3.2, None]

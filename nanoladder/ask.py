@@ -2,9 +2,9 @@
 
 python -m nanoladder.generate --model runs/stage1 --image room.png "Locate the chair."
 python -m nanoladder.generate --model runs/stage1 --image room.png --out boxes.png "Find the bed."
-python -m nanoladder.generate --model RUN --image a.png b.png c.png "How many chairs are there?"
+python -m nanoladder.generate --model RUN --image a.png b.png "Is the bed or the sofa closer?"
 
-The question comes last.
+The question comes last, with all that the model shall read, such as `Answer with a number.`
 """
 
 import dataclasses

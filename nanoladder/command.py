@@ -97,7 +97,10 @@ def parse(cls, argv, presets=None, doc=""):
         meant = f"did you mean {near[0]}?" if near else "--help lists all flags"
         raise UserError(f"unknown argument {_short(odd[0])}: {meant}")
     given = {name: checked(fields[name], value) for name, value in vars(parsed).items()}
-    settings = cls(**{**(presets(given) if presets else {}), **given})
+    values = presets(given) if presets else {}
+    if odd := values.keys() - fields:
+        raise UserError(f"the recipe sets {min(odd)}, which is no setting of this script")
+    settings = cls(**(values | given))
     for name, f in fields.items():
         setattr(settings, name, checked(f, getattr(settings, name)))
     return settings

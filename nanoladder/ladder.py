@@ -1,6 +1,7 @@
 """The whole ladder in one command: every stage is a run, scored on every benchmark, then one table.
 
     python train.py --stage all                      # base, stages 1 and 2, cold start, GRPO
+    python train.py --stage all --init runs/stage0   # the same from a base of your own
     python train.py --stage 2,cold,3                 # without perception, an ablation of the paper
     python train.py --stage all --data-types video   # without single images and views, another one
 
@@ -32,6 +33,7 @@ STAGES = {
     "3": ("rl", ["rl.py"], ["--think"]),
 }
 FORWARDED = ("data", "data_types", "steps", "eval_rows", "seed")  # settings that every stage gets
+KEPT = ("init", *FORWARDED)
 EVAL_ROWS = 300  # of each benchmark, always the same subset
 
 
@@ -40,8 +42,10 @@ def ladder_settings(given):
     stages_of(given["stage"])
     if given.get("resume"):
         raise UserError("a ladder goes on by itself: give the same command without --resume")
-    if own := given.keys() - {"stage", "out", *FORWARDED}:
-        known = ", ".join(map(flag, FORWARDED))
+    if given.get("init") == "scratch":
+        raise UserError("--init scratch: make a base with --stage 0, and name its folder instead")
+    if own := given.keys() - {"stage", "out", *KEPT}:
+        known = ", ".join(map(flag, KEPT))
         raise UserError(f"{flag(min(own))} is of one stage alone: a ladder takes {known}")
     return {"out": "runs/ladder", "steps": None, "eval_rows": 100}
 
@@ -64,14 +68,15 @@ def climb_ladder(s):
     out, stages, forwarded = Path(s.out), stages_of(s.stage), []
     out.mkdir(parents=True, exist_ok=True)
     held = lock(out)  # a second ladder in this folder is refused
-    keep_settings(out, {"stage": ",".join(stages)} | {name: getattr(s, name) for name in FORWARDED})
+    keep_settings(out, {"stage": ",".join(stages)} | {name: getattr(s, name) for name in KEPT})
     for name in FORWARDED:
         if (value := getattr(s, name)) is not None:
             values = value if isinstance(value, tuple) else [value]
             forwarded += [flag(name), *map(str, values)]
     # A policy that never learned to think in tags answers directly.
     direct = "cold" not in stages
-    runs, before = [("base", BASE, out / "base", [])], BASE  # name, checkpoint, scores, how asked
+    before = BASE if s.init == "base" else s.init
+    runs = [("base", before, out / "base", [])]  # name, checkpoint, scores, how asked
     for stage in stages:
         name, command, asked = STAGES[stage]
         run = RunFolder(out / name)

@@ -21,6 +21,7 @@ from nanoladder.prompts import boxes_in_input, prompt_text, target_text
 from nanoladder.rewards import score_answer, score_boxes
 from nanoladder.runtime import load_ahead
 
+LARGE = 10**8  # parameters, above which few answers are decoded together
 MAX_NEW_TOKENS = 192  # an answer that has not ended by then is cut
 # On published benchmarks, without and with thinking, as SpatialLadder's evaluation has it.
 PUBLISHED_TOKENS = {False: 128, True: 1024}
@@ -70,7 +71,7 @@ def predict(
     policy,
     rows,
     runtime,
-    batch_size=128,
+    batch_size=None,
     max_new_tokens=MAX_NEW_TOKENS,
     temperature=0.0,
     samples=0,
@@ -90,6 +91,8 @@ def predict(
     journal, predictions = journal or Journal(), [None] * len(rows)
     decoding = {"temperature": 1.0 if samples else temperature, "max_new_tokens": max_new_tokens}
     decoding["repetition_penalty"] = policy.repetition_penalty
+    is_large = policy.model.num_parameters() > LARGE
+    batch_size = batch_size or (8 * runtime.world if is_large else 128)
     size, prompts = max(1, batch_size // max(1, samples)), policy.tokenizer.prompts
     order = asking_order(rows, policy.image_config, prompts)
     known = len(journal.found) - len(journal.records)  # rows whose answers are kept already

@@ -27,13 +27,16 @@ class Recipe:
     def settings(self, stage):
         """{setting: value} that differ from the script's defaults.
 
-        stage: "0", "1", "2", "cold", "rl", "rl-localization" or "eval".
+        stage: "0", "1", "2", "cold", "rl", "rl-localization" or "eval". The last three are settings
+        of rl.py and eval.py, the others of train.py. "data" is the folder that is used, and made,
+        where the user names none. Stage 0 needs "mix", because it has no kinds of its own.
         """
         return {}
 
     def make(self, data, stage, kinds):
-        """Make the rows of these kinds that the folder `data` lacks.
+        """Make the rows of these kinds that the folder `data` lacks, in train, val and test.
 
+        For the kind "cold", val and test need spatial rows, on which the cold start is scored.
         A recipe that makes data writes {"recipe": name, "version": version} into its prepare.json,
         by which rl.py and eval.py find the recipe of the folder.
         """

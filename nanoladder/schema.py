@@ -19,7 +19,8 @@ scored:
 
 Further fields, all optional:
 
-    question_type    what the score is called in the tables
+    question_type    what the score is called in the tables; the names in PAPER_CHOICES and
+                     PAPER_UNITS also say the form, where neither options nor a unit does
     level            how hard the picture is; subsets keep the shares of the levels
     task, source     what a published benchmark calls the row (nanoladder/benchmarks.py)
     prompt           a published benchmark's own wording of the question, options included, which a
@@ -167,7 +168,7 @@ def form_of(raw):
     unit = raw.get("unit", PAPER_UNITS.get(named))
     if isinstance(answer, list):
         return "boxes", ""
-    if "options" in raw or named in PAPER_CHOICES:
+    if "options" in raw or (named in PAPER_CHOICES and unit is None):
         return "choice", ""
     if unit is not None:
         return "number", unit

@@ -21,8 +21,8 @@ from nanoladder.files import read_log, write_json, write_jsonl
 from nanoladder.pictures import draw_attention, draw_samples
 from nanoladder.predict import MAX_NEW_TOKENS, PUBLISHED_TOKENS, Journal
 from nanoladder.runtime import Runtime
-from nanoladder.schema import DATA_TYPES, file_of, rows_of
-from nanoladder.splits import data_name, kinds_in, read_kinds, scored_kinds
+from nanoladder.schema import DATA_TYPES, rows_of
+from nanoladder.splits import data_name, kinds_in, rows_for_constants, scored_kinds
 from nanoladder.strict import strict_accuracy
 from nanoladder.tables import as_text, overview, tables
 
@@ -67,8 +67,7 @@ def scorer_of_run(policy, splits, data, runtime, max_new_tokens):
     Constant answers are fitted on training rows, also for kinds that the run does not train on.
     """
     others = {row.kind for row in splits["test"]} - {row.kind for row in splits["train"]}
-    there = [kind for kind in sorted(others) if (Path(data) / "train" / file_of(kind)).is_file()]
-    rows = splits["train"] + read_kinds(Path(data) / "train", there)
+    rows = splits["train"] + rows_for_constants(data, sorted(others), splits["test"])
     summarize = Summary(rows, policy.image_config)
     return Scorer(policy, summarize, runtime, data_name(data), max_new_tokens=max_new_tokens)
 
@@ -92,7 +91,7 @@ class Scorer:
     samples: int = 0
     attention: bool = False
     blank: dict | None = None
-    batch_size: int = 128
+    batch_size: int | None = None
     max_new_tokens: int | None = None
     temperature: float = 0.0
 

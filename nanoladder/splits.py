@@ -83,6 +83,16 @@ def read_split(folder, split, kinds, limit, think=False):
     return read_kinds(train, there, limit, think, held_out_pictures(train))
 
 
+def rows_for_constants(data, kinds, asked):
+    """Rows of train that constant answers to the rows `asked` may be fitted on.
+
+    Of the kinds whose files are there, those that show none of the same pictures.
+    """
+    train, shown = Path(data, "train"), {image for row in asked for image in row.images}
+    there = [kind for kind in kinds if (train / file_of(kind)).is_file()]
+    return [row for row in read_kinds(train, there) if shown.isdisjoint(row.images)]
+
+
 def kinds_in(folder):
     """The kinds of rows that the files in a split's folder hold, but for traces."""
     stems = {path.stem for path in folder.glob("[!.]*.jsonl")} - {"scenes", "cold"}
@@ -90,10 +100,14 @@ def kinds_in(folder):
 
 
 def kinds_to_learn(folder, kinds):
-    """Those of a stage's kinds that the folder's train has; if it has none of them, all it has."""
+    """Those of a stage's kinds that the folder's train has; if it has none of them, all it has.
+
+    The cold start's are always its own.
+    """
     train = Path(folder or "", "train")
     there = [kind for kind in kinds if (train / file_of(kind)).is_file()]
-    return there or (folder and kinds_in(train)) or list(kinds)
+    others = kinds_in(train) if folder and "cold" not in kinds else []  # nothing stands for traces
+    return there or others or list(kinds)
 
 
 def expect_rationales(rows, train_rows):
@@ -122,20 +136,22 @@ def data_folder(folder):
 def held_out_pictures(folder):
     """The pictures of one scene in HOLD_OUT, or of a few where there are few scenes.
 
-    A scene is a folder of pictures; where there are fewer than four folders it is a picture. The
-    choice depends on the names of all pictures in the split's files, so every stage makes the same.
-    UserError where there are too few scenes to keep any from training.
+    A scene is a folder of pictures; where there are fewer than four folders it is a picture. Scenes
+    that one row asks about are one scene. The choice depends on all files of the split, so every
+    stage makes the same. UserError where there are too few scenes to keep any from training.
     """
-    names = set()
+    asked = []
     for path in sorted(folder.glob("[!.]*.jsonl")):
         for raw in read_jsonl(path):
             listed = raw.get("image") if isinstance(raw, dict) else None
             if isinstance(listed, list):
-                names |= {PurePosixPath(name) for name in listed if isinstance(name, str)}
-    by_folder = len({name.parent for name in names}) > 3  # else a scene is a picture
-    scenes = {}
+                asked.append([PurePosixPath(name) for name in listed if isinstance(name, str)])
+    names = {name for listed in asked for name in listed}
+    by_folder = len({name.parent for name in names}) > 3
+    part = {name: (name.parent if by_folder else name).as_posix() for name in names}
+    scene_of, scenes = connected([part[name] for name in listed] for listed in asked), {}
     for name in names:
-        scenes.setdefault((name.parent if by_folder else name).as_posix(), set()).add(name)
+        scenes.setdefault(scene_of[part[name]], set()).add(name)
     count = max(len(scenes) // HOLD_OUT, min(5, len(scenes) // 4))
     if not count:
         raise UserError(
@@ -144,6 +160,26 @@ def held_out_pictures(folder):
         )
     order = sorted(scenes, key=lambda scene: zlib.crc32(scene.encode("utf-8", "replace")))
     return {folder / name for scene in order[:count] for name in scenes[scene]}
+
+
+def connected(groups):
+    """{member: the first, in their order, of all members that groups connect it with}.
+
+    >>> connected([["a", "b"], ["b", "c"], ["d"]])
+    {'a': 'a', 'b': 'a', 'c': 'a', 'd': 'd'}
+    """
+    parent = {}
+
+    def root(member):
+        while parent.setdefault(member, member) != member:
+            member = parent[member]
+        return member
+
+    for group in groups:
+        for member in group:
+            first, second = sorted((root(group[0]), root(member)))
+            parent[second] = first
+    return {member: root(member) for member in parent}
 
 
 def scored_kinds(kinds):

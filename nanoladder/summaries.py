@@ -119,8 +119,8 @@ def constant_scores(known, predictions):
 
 def best_number(answers):
     """The positive constant with the highest mean MRA over the numbers, and that MRA."""
-    low = max(min(answers), 0.01)  # an answer of 0 has no place on a logarithmic grid
-    grid = np.geomspace(low / 1.5, max(*answers, low) * 1.5, 600)
+    positive = [answer for answer in answers if answer > 0] or [1.0]  # the grid is logarithmic
+    grid = np.geomspace(min(positive) / 1.5, max(positive) * 1.5, 600)
     scores = relative_accuracy(grid[:, None], np.asarray(answers)[None]).mean(1)
     return float(grid[scores.argmax()]), float(scores.max())
 

@@ -1,4 +1,4 @@
-"""How many graphs torch.compile makes of whole runs: few, and none once a run has seen it all."""
+"""How many graphs torch.compile makes of a whole run: few, and none once it has seen it all."""
 
 import dataclasses
 from functools import partial
@@ -6,7 +6,6 @@ from functools import partial
 import pytest
 import torch
 
-import rl
 import train
 from nanoladder import scoring
 from nanoladder.loop import Loop
@@ -55,8 +54,3 @@ def test_a_run_makes_few_graphs_and_none_after_its_first_validation(rooms, tmp_p
     # Training: the encoder and the decoder. Asking: the encoder, and the decoder on prompts that
     # are padded or not, each with its first and its later tokens.
     assert len(graphs.steps) <= 8 and max(graphs.steps) < 2
-    graphs.steps, graphs.step = [], 0
-    flags = [*data, "--init", str(stage1), "--out", str(tmp_path / "rl"), "--task", "localization"]
-    flags += ["--steps", "8", "--save-every", "4", "--max-new-tokens", "8"]
-    rl.main([*flags, "--prompts-per-step", "4", "--group-size", "4"])
-    assert len(graphs.steps) <= 8 and max(graphs.steps) < 4

@@ -86,6 +86,12 @@ def test_each_stage_starts_from_the_one_before_and_all_are_scored(calls, tmp_pat
 def test_a_folder_of_ones_own_is_handed_to_every_command(calls, tmp_path):
     climb(tmp_path, "--data", "mine", "--steps", "2", "--eval-rows", "7")
     assert [value_of("--data", command) for command in calls] == ["mine"] * 9
+    calls.clear()
+    climb(tmp_path / "own", "--data", "mine", "--init", "runs/stage0")
+    assert trained(calls)[0] == ("1", "runs/stage0")
+    assert value_of("--model", calls[4]) == "runs/stage0"
+    calls.clear()
+    climb(tmp_path / "again", "--data", "mine", "--steps", "2", "--eval-rows", "7")
     for command in calls[:4]:
         assert (value_of("--steps", command), value_of("--eval-rows", command)) == ("2", "7")
 
@@ -102,9 +108,9 @@ def test_a_skipped_stage_and_a_killed_one(calls, tmp_path):
 
 
 def test_flags_that_belong_to_a_stage_are_refused(calls, tmp_path):
-    for flags in (["--lr", "1"], ["--recipe", "rooms"], ["--resume"]):
+    for flags in (["--lr", "1"], ["--recipe", "rooms"], ["--resume"], ["--init", "scratch"]):
         for stages in ("all", "1,cold"):
-            with pytest.raises(UserError, match="a ladder (takes|goes on by itself)"):
+            with pytest.raises(UserError, match="a ladder (takes|goes on by itself)|make a base"):
                 climb(tmp_path, *flags, stages=stages)
     assert not calls
 

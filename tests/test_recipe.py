@@ -32,7 +32,7 @@ for name, argv in json.loads(sys.argv[1]):
 assert not any(name.startswith("data.rooms") for name in sys.modules)
 """
 TINY = ["--steps", "2", "--eval-rows", "4", "--no-amp", "--no-compile"]
-SFT = [*TINY, "--batch-size", "2", "--eval-every", "2", "--preset", "nano"]
+SFT = [*TINY, "--batch-size", "2", "--eval-every", "2"]
 GRPO = [*TINY, "--prompts-per-step", "2", "--group-size", "2"]
 GRPO += ["--max-new-tokens", "8", "--save-every", "2"]
 

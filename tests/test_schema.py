@@ -17,6 +17,7 @@ from nanoladder.prompts import prompt_text, target_text
 from nanoladder.rewards import reward
 from nanoladder.schema import PAPER_CHOICES, PAPER_UNITS, check_images, check_row, read_rows
 from nanoladder.splits import (
+    connected,
     data_name,
     fingerprint,
     kinds_in,
@@ -212,6 +213,7 @@ def test_missing_and_empty_files_are_refused(tmp_path):
     (CHOICE | {"question_type": "smell"}, "choice", ""),
     (NUMBER, "number", "cm"),
     (NUMBER | {"unit": "m"}, "number", "m"),  # a row's own unit comes before the paper's
+    (NUMBER | {"question_type": "relative distance", "unit": "m"}, "number", "m"),
     (NUMBER | {"question_type": "weight", "unit": "kg", "answer": "-3.5"}, "number", "kg"),
     (NUMBER | {"question_type": "weight", "unit": ""}, "number", ""),
     (NUMBER | {"question_type": "weight"}, "text", ""),  # without a unit it may be a house number
@@ -424,6 +426,25 @@ def test_pictures_in_two_folders_are_held_out_one_by_one(tmp_path):
     assert kinds_in(train) == ["localization"]
     assert kinds_to_learn(tmp_path, ("localization", "video")) == ["localization"]
     assert kinds_to_learn(tmp_path, ("video",)) == ["localization"]  # all that there is
+    assert kinds_to_learn(tmp_path, ("cold",)) == ["cold"]  # nothing stands for traces
+
+
+def test_pictures_that_one_row_asks_about_are_held_out_together(tmp_path):
+    """Eight views a room in one folder, and boxes of some of them: no row is lost."""
+    train = tmp_path / "train"
+    (train / "images").mkdir(parents=True)
+    views = [[f"images/{room:02d}-{view}.png" for view in range(8)] for room in range(20)]
+    for name in (name for names in views for name in names):
+        Image.new("RGB", (96, 96)).save(train / name)
+    several = NUMBER | {"data_type": "multi_view"}
+    write_rows(train, *(several | {"image": names} for names in views), name="spatial")
+    write_rows(train, *(BOXES | {"image": names[3:4]} for names in views), name="localization")
+    for kind in ("multi_view", "localization"):
+        splits = read_splits(tmp_path, [kind], {"val": None, "test": None})
+        assert [len(splits[split]) for split in ("train", "val", "test")] == [15, 5, 5], kind
+        rooms = {row.images[0].name[:2] for row in splits["train"]}
+        assert rooms.isdisjoint(row.images[0].name[:2] for row in splits["test"])
+    assert connected([["a", "b"], ["b", "c"], ["d"]]) == {"a": "a", "b": "a", "c": "a", "d": "d"}
 
 
 def test_rows_have_a_fingerprint(tmp_path):

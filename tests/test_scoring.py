@@ -135,6 +135,8 @@ def test_the_best_number_is_best():
     assert score == pytest.approx(np.mean([mra(guess, a) for a in answers]))
     for other in np.linspace(0.2, 12, 200):
         assert np.mean([mra(other, a) for a in answers]) <= score + 0.01
+    assert best_number([0.003] * 5)[0] == pytest.approx(0.003, rel=0.05)  # kilograms of a spider
+    assert best_number([0.0, 0.0]) == (pytest.approx(1, rel=0.6), 0.0)
 
 
 @pytest.mark.parametrize("about", [(1, 1, 1, 1, 1), (3, 1, 2, 3), (1, 4, 2, 1), (5, 5)])

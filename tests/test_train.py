@@ -35,7 +35,7 @@ from nanoladder.tokenizer import Tokenizer, config_for_tokenizer
 
 TINY = [
     *("--steps", "6", "--batch-size", "4", "--micro-batch-size", "2", "--eval-rows", "12"),
-    *("--eval-every", "1000", "--save-every", "2", "--init", "scratch", "--preset", "nano"),
+    *("--eval-every", "1000", "--save-every", "2", "--init", "scratch"),
     *("--no-freeze-vision", "--no-compile", "--no-amp"),
 ]
 BOXES = ["--mix", "localization=1"]  # quicker than with the questions of stage 0
@@ -355,25 +355,24 @@ def assert_same_run(first, second, steps):
 
 
 def test_the_loss_does_not_depend_on_how_a_batch_is_split(rooms, tmp_path, every_loss):
-    """Whole, by micro-batches, over two gloo ranks that copy the model, and that split it."""
-    common = ["--steps", "10", "--muon-lr", "0", "--eval-rows", "1", "--save-every", "1000"]
+    """Whole, by micro-batches, over two gloo ranks that copy the model, and that split it.
+
+    The first step of stage 0 asks no question, and then the decoder's layers get no gradient.
+    """
+    common = ["--steps", "4", "--muon-lr", "0", "--eval-rows", "1", "--save-every", "1000"]
+    one, seeing = ["--micro-batch-size", "1"], ["--mix", "seeing=1"]
     run(rooms, tmp_path / "whole", *common, "--micro-batch-size", "4")
-    run(rooms, tmp_path / "split", *common, "--micro-batch-size", "1")
-    ddp = flags_of(rooms, tmp_path / "ddp", *common, "--micro-batch-size", "1")
-    fsdp = flags_of(rooms, tmp_path / "fsdp", *common, "--micro-batch-size", "1", "--shard")
-    run_on_two_ranks(ddp, fsdp)
+    run(rooms, tmp_path / "split", *common, *one)
+    run(rooms, tmp_path / "whole0", *common, *one, *seeing, stage="0")
+    run_on_two_ranks(
+        flags_of(rooms, tmp_path / "ddp", *common, *one),
+        flags_of(rooms, tmp_path / "fsdp", *common, *one, "--shard"),
+        flags_of(rooms, tmp_path / "ddp0", *common, *one, *seeing, stage="0"),
+    )
     for other in ("split", "ddp", "fsdp"):
-        assert_same_run(tmp_path / "whole", tmp_path / other, steps=10)
-
-
-def test_stage_0_learns_the_same_on_two_ranks(rooms, tmp_path, every_loss):
-    """Its first step asks no question, and then the decoder's layers get no gradient."""
-    flags = ["--steps", "4", "--mix", "seeing=1", "--muon-lr", "0", "--micro-batch-size", "1"]
-    flags += ["--eval-rows", "1", "--save-every", "1000"]
-    run(rooms, tmp_path / "whole", *flags, stage="0")
-    run_on_two_ranks(flags_of(rooms, tmp_path / "ddp", *flags, stage="0"))
-    assert_same_run(tmp_path / "whole", tmp_path / "ddp", steps=4)
-    losses = [record["loss"] for record in read_jsonl(tmp_path / "ddp" / "metrics.jsonl")]
+        assert_same_run(tmp_path / "whole", tmp_path / other, steps=4)
+    assert_same_run(tmp_path / "whole0", tmp_path / "ddp0", steps=4)
+    losses = [record["loss"] for record in read_jsonl(tmp_path / "ddp0" / "metrics.jsonl")]
     assert [loss > 0 for loss in losses] == [False, True, True, True]
 
 
@@ -407,6 +406,7 @@ def test_passes_hold_sequences_of_like_length():
     (["--shard"], "needs several ranks"),
     (["--init", "nowhere"], "nowhere"),
     (["--freeze-vision"], "no vision encoder yet"),
+    (["--init", "base", "--preset", "small"], "--preset is of --init scratch"),
 ])  # fmt: skip
 def test_refusals_come_before_anything_is_written(rooms, tmp_path, flags, complaint):
     with pytest.raises(ValueError, match=complaint) as error:

@@ -1,7 +1,7 @@
 """Rationales: how the answer to a spatial question is found, written from the rooms' own truth.
 
-Training rows of spatial.jsonl have a rationale, which stage 2 teaches on the lines before the
-answer. It has three steps. Every statement is true, or follows from those before it.
+Training rows of spatial.jsonl have a rationale, which the cold start teaches before the answer. It
+has three steps. Every statement is true, or follows from those before it.
 
 1. Perceive: of a single picture, the square and the depth of each asked object (see seeing.py).
 2. Understand: where the objects stand on the floor (see floor.py), their depths or sizes.

@@ -2,12 +2,15 @@
 
 Needs matplotlib (pip install -e '.[plots]') and the rooms on which the runs were scored. Writes to
 docs/: stages.png, encoder.png, samples.png, floor.png and, where the ladder has GRPO, grpo.png.
+Where the runs have folders sampled/ of eval.py --samples, sampling.png shows their answers.
 """
 
 import re
 import sys
 import textwrap
 from functools import lru_cache
+from math import comb
+from operator import mul
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -28,6 +31,7 @@ from nanoladder.image import preprocess
 from nanoladder.photos import load_image
 from nanoladder.pictures import draw_samples
 from nanoladder.predict import describe
+from nanoladder.rewards import score_answer
 from nanoladder.schema import check_images, read_rows
 from nanoladder.scoring import some
 
@@ -200,6 +204,41 @@ def grpo(run):
     save(figure, "grpo.png")
 
 
+def best_of(scores, k):
+    """The expected best of k of the scores, drawn without replacement (Chen et al. 2021)."""
+    ways = (comb(rank, k - 1) for rank in range(len(scores)))  # to draw k, the best of this rank
+    return sum(map(mul, sorted(scores), ways)) / comb(len(scores), k)
+
+
+def sampling(folders):
+    """The best of k sampled answers, and how much their meanings differ, after several stages.
+
+    folders: {name of a stage: its folder of eval.py --samples N}.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.6), layout="constrained")
+    entropies = {}
+    for (name, folder), colour in zip(folders.items(), COLOURS):
+        answers = read_jsonl(folder / "samples.jsonl")
+        split = Path(answers[0]["images"][0]).parents[1]
+        rows = {row.question_id: row for row in read_rows(split / "spatial.jsonl")}
+        scores = []
+        for answer in answers:
+            row = rows[answer["question_id"]]
+            row.think = "<think>" in answer["prompt"]
+            scores.append([score_answer(text, row)["accuracy"] for text in answer["samples"]])
+        numbers = [2**i for i in range(len(scores[0]).bit_length())]
+        best = [np.mean([best_of(own, k) for own in scores]) for k in numbers]
+        left.plot(numbers, best, "o-", color=colour, label=name)
+        entropies[name] = np.mean([answer["semantic_entropy"] for answer in answers])
+    left.set_xscale("log", base=2)
+    left.set(xlabel="k", title="best score among k sampled answers (pass@k)", xticks=numbers)
+    left.set_xticks(numbers, map(str, numbers))
+    left.legend()
+    right.bar([*entropies], [*entropies.values()], color=COLOURS[: len(entropies)])
+    right.set(ylabel="nats", title="semantic entropy of the sampled answers")
+    save(figure, "sampling.png")
+
+
 def sampled(run, data):
     """Eight answers of a run to a training question, with the parts of their reward."""
     policy, s = Policy.load(run), rl.Settings()
@@ -240,6 +279,9 @@ def main(ladder):
     floor(thought)
     if (ladder / "rl" / "scores.json").exists():
         grpo(ladder / "rl")
+    folders = {run: ladder / run / "sampled" for run in ("stage2", "cold", "rl")}
+    if all((folder / "scores.json").exists() for folder in folders.values()):
+        sampling(folders)
 
 
 if __name__ == "__main__":

@@ -20,14 +20,10 @@ def scores_of(run, stage):
     scores = read_json(folder / "scores.json")
     benchmarks = [own for name, own in spatial(scores).items() if not name.endswith("-ood")]
     boxes = plain(scores)["localization"]
-    return {
-        "overall": scores["overall"],
-        "nq": sum(own["nq"] for own in benchmarks) / len(benchmarks),
-        "mcq": sum(own["mcq"] for own in benchmarks) / len(benchmarks),
-        "ood": scores["overall-ood"],
-        "iou": boxes["test"]["iou"],
-        "iou-ood": boxes["ood"]["iou"],
-    }
+    found = {"overall": scores["overall"], "ood": scores["overall-ood"]}
+    for name in ("nq", "mcq", "constant", "shuffled"):
+        found[name] = sum(own[name] for own in benchmarks) / len(benchmarks)
+    return found | {"iou": boxes["test"]["iou"], "iou-ood": boxes["ood"]["iou"]}
 
 
 def main(*runs):

@@ -84,6 +84,20 @@ def parts(*folders):
     return markdown(columns, rows)
 
 
+def seeds(path):
+    """The stages' scores, means over whole ladders of several seeds (make_ladder.py)."""
+    rows = []
+    for stage, scores in read_json(ROOT / path).items():
+        means = {name: sum(values) / len(values) for name, values in scores.items()}
+        nq, mcq, average, *beside = (
+            percent(means[name]) for name in ("nq", "mcq", "overall", "constant", "shuffled", "ood")
+        )
+        each = ", ".join(map(percent, scores["overall"]))
+        rows.append((stage, nq, mcq, f"**{average}**", each, *beside, f"{means['iou']:.2f}"))
+    beside = ("best constant", "shuffled pictures", "out of domain", "IoU")
+    return markdown(("%", "NQ", "MCQ", "overall", "each seed", *beside), rows)
+
+
 def types(folder):
     """Every type of question: the score, and in brackets what answers earn without looking."""
     scores, found = read_run(folder), {}
@@ -98,16 +112,22 @@ def types(folder):
 
 
 def by_type(*folders):
-    """Every type of question: its rows in all benchmarks, and their mean score in each run."""
+    """Every type of question: its rows in all benchmarks, and their mean score in each run.
+
+    In brackets the same with shuffled pictures.
+    """
     runs, found = [read_run(folder) for folder in folders], {}
     for run in runs:
         own = [s["types"] for name, s in spatial(run).items() if not name.endswith("-ood")]
         for kind in sorted({kind for types in own for kind in types}):
             entries = [types[kind] for types in own if kind in types]
             rows = sum(entry["n"] for entry in entries)
-            mean = sum(entry["n"] * entry["accuracy"] for entry in entries) / rows
-            found.setdefault(kind, [rows]).append(percent(mean))
-    columns = ("% of a type", "rows", *(run["name"] for run in runs))
+            mean, other = (
+                percent(sum(entry["n"] * entry[key] for entry in entries) / rows)
+                for key in ("accuracy", "shuffled")
+            )
+            found.setdefault(kind, [rows]).append(f"{mean} ({other})")
+    columns = ("% (shuffled pictures)", "rows", *(run["name"] for run in runs))
     return markdown(columns, [(kind, *cells) for kind, cells in found.items()])
 
 
