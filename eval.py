@@ -58,7 +58,7 @@ from nanoladder.splits import (
     subset,
 )
 
-TOKENS = "192; on published benchmarks 128, or 1024 with --think"
+TOKENS = "192, of a large model 1024; on published benchmarks 128, or 1024 with --think"
 ROWS = 1000  # of each benchmark that is not published, if --rows does not say
 
 

@@ -31,7 +31,6 @@ from nanoladder.ladder import climb_ladder, ladder_settings
 from nanoladder.loop import Loop, load_policy, prepare_model, resumed_settings
 from nanoladder.model import PRESETS, Qwen2_5_VL
 from nanoladder.muon import make_optimizers
-from nanoladder.predict import MAX_NEW_TOKENS
 from nanoladder.preview import explain
 from nanoladder.process import leave_process_group, run_script
 from nanoladder.recipe import find_recipe
@@ -287,7 +286,7 @@ def train_in(run, s, given, runtime, clock):
     loss = recipe.loss(s, AnswerLoss(policy.model), *policy[1:3], splits["train"])
     if s.shard:
         parallel.shard(loss, [*policy.model.visual.blocks, *policy.model.model.layers])
-    scorer = scorer_of_run(policy, splits, s.data, runtime, MAX_NEW_TOKENS)
+    scorer = scorer_of_run(policy, splits, s.data, runtime)
     optimizers = make_optimizers(policy.model, s.lr, 0.0 if s.lora_rank else s.muon_lr)
     about = {"settings": given, "images": len(dataset), "data": fingerprint(rows)}
     with Loop(s, runtime, run, policy, loss, optimizers, about) as loop:

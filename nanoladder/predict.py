@@ -22,7 +22,7 @@ from nanoladder.rewards import score_answer, score_boxes
 from nanoladder.runtime import load_ahead
 
 LARGE = 10**8  # parameters, above which few answers are decoded together
-MAX_NEW_TOKENS = 192  # an answer that has not ended by then is cut
+MAX_NEW_TOKENS = 192  # an answer that has not ended by then is cut; of a large model 1024
 # On published benchmarks, without and with thinking, as SpatialLadder's evaluation has it.
 PUBLISHED_TOKENS = {False: 128, True: 1024}
 
@@ -72,7 +72,7 @@ def predict(
     rows,
     runtime,
     batch_size=None,
-    max_new_tokens=MAX_NEW_TOKENS,
+    max_new_tokens=None,
     temperature=0.0,
     samples=0,
     journal=None,
@@ -85,14 +85,16 @@ def predict(
     draws N answers to each row at temperature 1 and tells their "semantic_entropy". `about` is
     added to every dict, and `journal` keeps them on the way. Every rank must call this: each asks a
     share of every batch, all return all answers. UserError, before anything is decoded, where a
-    question is longer than the model's context.
+    question is longer than the model's context. batch_size and max_new_tokens depend on the model's
+    size where they are None.
     """
     check_context(rows, *policy[1:3], policy.model.config)
     journal, predictions = journal or Journal(), [None] * len(rows)
-    decoding = {"temperature": 1.0 if samples else temperature, "max_new_tokens": max_new_tokens}
-    decoding["repetition_penalty"] = policy.repetition_penalty
     is_large = policy.model.num_parameters() > LARGE
     batch_size = batch_size or (8 * runtime.world if is_large else 128)
+    max_new_tokens = max_new_tokens or (1024 if is_large else MAX_NEW_TOKENS)
+    decoding = {"temperature": 1.0 if samples else temperature, "max_new_tokens": max_new_tokens}
+    decoding["repetition_penalty"] = policy.repetition_penalty
     size, prompts = max(1, batch_size // max(1, samples)), policy.tokenizer.prompts
     order = asking_order(rows, policy.image_config, prompts)
     known = len(journal.found) - len(journal.records)  # rows whose answers are kept already

@@ -19,7 +19,7 @@ from nanoladder.checkpoint import Policy
 from nanoladder.command import UserError
 from nanoladder.files import read_log, write_json, write_jsonl
 from nanoladder.pictures import draw_attention, draw_samples
-from nanoladder.predict import MAX_NEW_TOKENS, PUBLISHED_TOKENS, Journal
+from nanoladder.predict import PUBLISHED_TOKENS, Journal
 from nanoladder.runtime import Runtime
 from nanoladder.schema import DATA_TYPES, rows_of
 from nanoladder.splits import data_name, kinds_in, rows_for_constants, scored_kinds
@@ -61,7 +61,7 @@ class Summary:
         return summaries.summarize_answers(predictions, self.rows[kind])
 
 
-def scorer_of_run(policy, splits, data, runtime, max_new_tokens):
+def scorer_of_run(policy, splits, data, runtime, max_new_tokens=None):
     """The Scorer of a run that trains on the data folder `data`.
 
     Constant answers are fitted on training rows, also for kinds that the run does not train on.
@@ -142,8 +142,7 @@ class Scorer:
 
     def predict(self, rows, split="", **options):
         """predict() with this scorer's decoding; by default a split has its own limit on tokens."""
-        published = split in BENCHMARKS
-        limit = PUBLISHED_TOKENS[rows[0].think] if published else MAX_NEW_TOKENS
+        limit = PUBLISHED_TOKENS[rows[0].think] if split in BENCHMARKS else None
         options |= {"batch_size": self.batch_size, "temperature": self.temperature}
         options |= {"max_new_tokens": self.max_new_tokens or limit}
         return predict.predict(self.policy, rows, self.runtime, **options)

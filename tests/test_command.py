@@ -48,6 +48,21 @@ FIELDS = [
 CONVERTERS = [name for name in CLASSES if name.endswith(".prepare") and "rooms" not in name]
 
 
+def test_on_a_gpu_every_script_computes_in_bf16_where_the_hardware_has_it(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for capability, has_bf16 in (((9, 0), True), ((8, 0), True), ((7, 5), False)):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda c=capability: c)
+        for script in (train, rl, evaluate):
+            assert script.presets({})["amp"] == has_bf16
+            assert not script.presets({"device": "cpu"}).get("amp")
+    assert parse(evaluate.Settings, ["--no-amp"], evaluate.presets).amp is False
+
+
+def test_a_recipe_cannot_set_what_a_script_lacks():
+    with pytest.raises(UserError, match="the recipe sets depth, which is no setting of this"):
+        parse(rl.Settings, [], lambda given: {"depth": 3})
+
+
 def kind_of(f):
     return f.type if isinstance(f.type, type) else f.type.__args__[0]
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import train
-from nanoladder import scoring
+from nanoladder import predict, scoring
 from nanoladder.loop import Loop
 from nanoladder.model import PRESETS
 
@@ -41,7 +41,7 @@ def graphs(monkeypatch):
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=found))
     monkeypatch.setattr(Loop, "end_step", end)
     monkeypatch.setattr(scoring, "VAL_ROWS", 6)
-    monkeypatch.setattr(train, "MAX_NEW_TOKENS", 8)
+    monkeypatch.setattr(predict, "MAX_NEW_TOKENS", 8)
     monkeypatch.setitem(PRESETS, "nano", SHALLOW)
     return found
 

@@ -14,6 +14,7 @@ from test_real_data import MINIATURES, picture, prepare
 
 import eval as evaluate
 import train
+from nanoladder import predict
 from nanoladder.batches import encode_prompt
 from nanoladder.checkpoint import Policy
 from nanoladder.files import read_json, read_jsonl
@@ -194,7 +195,7 @@ def test_every_benchmark_is_scored_with_a_prompt_set(qwen_folder, converted, tmp
 
 
 def test_training_keeps_its_letter_set(qwen_folder, converted, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(train, "MAX_NEW_TOKENS", 3)
+    monkeypatch.setattr(predict, "MAX_NEW_TOKENS", 3)
     data, out = converted / "spatialladder", tmp_path / "run"
     for split in ("val", "test"):
         if not (data / split).exists():

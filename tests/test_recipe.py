@@ -15,6 +15,7 @@ import eval as evaluate
 import rl
 import train
 from data.rooms.recipe import Rooms
+from nanoladder import predict
 from nanoladder.checkpoint import BASE
 from nanoladder.command import UserError
 from nanoladder.files import read_json, read_jsonl, write_json, write_jsonl
@@ -26,7 +27,8 @@ RUN_SCRIPTS = """
 import importlib, json, os, sys
 import train
 assert train.__file__.startswith(os.environ["PYTHONPATH"])
-train.MAX_NEW_TOKENS = 8
+from nanoladder import predict
+predict.MAX_NEW_TOKENS = 8
 for name, argv in json.loads(sys.argv[1]):
     importlib.import_module(name).main(argv)
 assert not any(name.startswith("data.rooms") for name in sys.modules)
@@ -187,7 +189,7 @@ def test_one_file_swaps_the_world(core, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("nanoladder.recipe.DATA", tmp_path)
     monkeypatch.setattr("data.__path__", [str(tmp_path)])
     monkeypatch.setattr("data.DEFAULT_RECIPE", "pears")
-    monkeypatch.setattr(train, "MAX_NEW_TOKENS", 8)
+    monkeypatch.setattr(predict, "MAX_NEW_TOKENS", 8)
     (tmp_path / "pears").mkdir()
     made = tmp_path / "made"
     text = OWN_RECIPE.format(folders=(str(core.parent / "fruit"), str(made)))

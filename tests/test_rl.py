@@ -19,7 +19,7 @@ from PIL import Image
 
 import rl
 import train
-from nanoladder import checkpoint
+from nanoladder import checkpoint, predict
 from nanoladder.batches import encode_prompt, pack
 from nanoladder.checkpoint import Policy
 from nanoladder.command import UserError
@@ -155,7 +155,7 @@ def start(rooms, tmp_path_factory):
     flags = ["--init", "scratch", "--preset", "nano", "--no-compile", "--no-amp"]
     flags += ["--steps", "2", "--batch-size", "2", "--eval-rows", "2", "--mix", "localization=1"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "MAX_NEW_TOKENS", 16)
+        patch.setattr(predict, "MAX_NEW_TOKENS", 16)
         train.main(["--stage", "1", "--data", str(rooms), "--out", str(out), *flags])
     return out
 

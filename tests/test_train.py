@@ -21,7 +21,7 @@ import eval as evaluate
 import rl
 import train
 from data.rooms.recipe import SETTINGS, Rooms
-from nanoladder import checkpoint, scoring
+from nanoladder import checkpoint, predict, scoring
 from nanoladder.command import Stopped, UserError
 from nanoladder.files import read_json, read_jsonl, write_json
 from nanoladder.image import ImageConfig, preprocess
@@ -45,7 +45,7 @@ SHORT = 16  # tokens of an answer: an untrained model does not end its answers
 @pytest.fixture(scope="module", autouse=True)
 def quick_scores():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "MAX_NEW_TOKENS", SHORT)
+        patch.setattr(predict, "MAX_NEW_TOKENS", SHORT)
         patch.setattr(scoring, "VAL_ROWS", 14)
         yield
 
@@ -453,6 +453,6 @@ def test_a_script_prints_one_line(tmp_path):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    train.MAX_NEW_TOKENS, train.LOG_EVERY = SHORT, 1
+    predict.MAX_NEW_TOKENS, train.LOG_EVERY = SHORT, 1
     for argv in json.loads(sys.argv[1]):
         train.main(argv)
