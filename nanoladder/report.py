@@ -107,7 +107,7 @@ def opening(about, scores):
     names |= {start: names["base"]} if Path(start).resolve() == BASE.resolve() else {}
     what = f"in {names[stage]}" if stage else f"by GRPO on {s.get('task')} questions"
     what += " with blank pictures" if s.get("blank_images") else ""
-    run = "This run" if minutes is None else f"In {minutes:g} minutes this run"
+    run = "This run" if minutes is None else f"In {minutes:.1f} minutes this run"
     return f"{run} trained a model {what}, starting from {names[start]}. {headline(scores)}"
 
 
@@ -155,11 +155,12 @@ def settings_section(about):
 
 
 # The panel of each number of metrics.jsonl that is drawn, and what the panels show.
-PANELS = dict.fromkeys(("loss", "auxiliary_loss", "dense_loss"), "loss")
+PANELS = {"loss": "loss"} | dict.fromkeys(("auxiliary_loss", "dense_loss"), "auxiliary loss")
 PANELS |= dict.fromkeys(("reward", "accuracy", "format", "idle"), "reward")
 PANELS |= {"kl": "KL", "entropy": "entropy", "length": "length"}
 SHOWN = {
-    "loss": "Cross-entropy of the answers' tokens; the auxiliary loss is stage 0's dense loss.",
+    "loss": "Cross-entropy of the answers' tokens.",
+    "auxiliary loss": "Of stage 0: the dense loss, weighted as in the sum of both losses.",
     "reward": "Of sampled answers; it is the sum of accuracy and format. Idle is the share of "
     "prompts whose answers all got the same reward, so that they teach nothing.",
     "KL": "How far the model has moved from the reference: an estimate of the KL divergence.",
@@ -170,7 +171,7 @@ SHOWN = {
 
 
 def curve_section(folder):
-    """The curves of one run. What is missing in a record, or is not finite, is not drawn."""
+    """The curves of one run, without values that are not finite, and curves that are always 0."""
     panels = defaultdict(lambda: defaultdict(list))
     for m in read_log(folder / "metrics.jsonl", skip=True):
         drawn = [(PANELS[name], name, m.get(name)) for name in PANELS]
@@ -180,8 +181,10 @@ def curve_section(folder):
         for title, name, value in drawn:
             if all(isinstance(v, (int, float)) and abs(v) < inf for v in (m.get("step"), value)):
                 panels[title][name].append((m["step"], value))
-    lines = {t: {k: p for k, p in panel.items() if len(p) > 1} for t, panel in panels.items()}
-    charts = "".join(chart(title, series) for title, series in lines.items() if series)
+    charts = ""
+    for title, panel in panels.items():
+        series = {k: p for k, p in panel.items() if len(p) > 1 and any(value for _, value in p)}
+        charts += chart(title, series) if series else ""
     shown = f'<h2>Curves of {escape(folder.name)}</h2><div class="cards">{charts}</div>'
     return shown if charts else ""
 

@@ -117,7 +117,7 @@ def test_page_of_a_whole_run(run, tmp_path):
     write_jsonl(run / "predictions.jsonl", predictions)
     look = {k: predictions[0][k] for k in ("split", "question_id", "images", "prompt")}
     write_jsonl(run / "attention.jsonl", [look | {"attention": [[0.1, 0.2], [0.3, 0.05]]}])
-    same = {"format": 1.0, "idle": 0.1, "kl": 0.0, "entropy": 1.0, "length": 5.0}
+    same = {"format": 1.0, "idle": 0.1, "kl": 0.01, "entropy": 1.0, "length": 5.0}
     rewards = [
         {"step": k, "reward": k / 20, "accuracy": k / 30, "val": {"localization": {"iou": k / 40}}}
         for k in range(1, 20)
