@@ -124,9 +124,9 @@ def patchify(clips: Tensor, config: ImageConfig, first: int = 0) -> Tensor:
     if config.coordinates:
         where = coordinate_patches(*clips.shape[2:4], config, clips.device)
         pictures = blocks.shape[1] // where.shape[1]
-        channels += where.repeat(1, pictures, 1)  # the same for every picture
+        channels.extend(where.repeat(1, pictures, 1))  # x and y, the same for every picture
         numbers = (2 * (first + torch.arange(pictures, device=clips.device)) + 1) / COUNTED - 1
-        channels += [numbers.repeat_interleave(where.shape[1])[:, None].expand_as(channels[0])]
+        channels.append(numbers.repeat_interleave(where.shape[1])[:, None].expand_as(channels[0]))
     return torch.stack(channels, dim=1).flatten(1)
 
 

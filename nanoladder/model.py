@@ -75,13 +75,19 @@ class Config:
 # (ImageConfig.coordinates).
 PRESETS = {
     "nano": Config(
-        VisionConfig(4, 128, 256, 4, 128, 8, 2, 2, 48, (1, 3), in_channels=6),
+        VisionConfig(
+            depth=4, hidden_size=128, intermediate_size=256, num_heads=4, out_hidden_size=128,
+            patch_size=8, window_size=48, fullatt_block_indexes=(1, 3), in_channels=6,
+        ),
         vocab_size=1024, hidden_size=128, intermediate_size=384, num_hidden_layers=4,
         num_attention_heads=4, num_key_value_heads=2, rope_theta=1e4, mrope_section=(2, 3, 11),
         max_position_embeddings=4096,
     ),
     "small": Config(
-        VisionConfig(8, 384, 1024, 6, 512, 8, 2, 2, 48, (3, 7), in_channels=6),
+        VisionConfig(
+            depth=8, hidden_size=384, intermediate_size=1024, num_heads=6, out_hidden_size=512,
+            patch_size=8, window_size=48, fullatt_block_indexes=(3, 7), in_channels=6,
+        ),
         vocab_size=1024, hidden_size=512, intermediate_size=1408, num_hidden_layers=8,
         num_attention_heads=8, num_key_value_heads=4, rope_theta=1e4, mrope_section=(4, 6, 22),
         max_position_embeddings=8192,
@@ -126,29 +132,26 @@ def mrope_position_ids(
     """
     ids, merge = np.asarray(input_ids), config.vision.spatial_merge_size
     intervals = np.float32(config.vision.tokens_per_second) * np.float32(second_per_grid_ts)
-    kinds = {
-        config.image_token_id: iter([(grid, np.float32(1)) for grid in image_grids]),
-        config.video_token_id: iter(list(zip(video_grids, intervals, strict=True))),
+    waiting = {  # the grids of pictures that are still to come, with the time between their frames
+        config.image_token_id: [(grid, np.float32(1)) for grid in image_grids],
+        config.video_token_id: list(zip(video_grids, intervals, strict=True)),
     }
-    vision_at = np.flatnonzero(np.isin(ids, list(kinds)))
-    parts, done, start = [], 0, 0  # tokens done, next free position
+    is_vision, parts, done, start = np.isin(ids, list(waiting)), [], 0, 0
     while done < len(ids):
-        upcoming = vision_at[np.searchsorted(vision_at, done) :][:1]
-        text = int(upcoming[0] if len(upcoming) else len(ids)) - done
-        parts.append(np.broadcast_to(np.arange(start, start + text), (3, text)))
-        done, start = done + text, start + text
-        if len(upcoming):
-            (t, h, w), interval = next(kinds[ids[done]], ((0, 0, 0), 0.0))
+        if not is_vision[done]:
+            length = int(np.append(is_vision[done:], True).argmax())  # up to the next picture
+            where = np.broadcast_to(np.arange(length), (3, length))
+        else:
+            known = waiting[ids[done]]
+            (t, h, w), interval = known.pop(0) if known else ((0, 0, 0), 0)
             where = np.indices((t, h // merge, w // merge)).reshape(3, -1)  # [3, its tokens]
-            end = done + where.shape[1]
-            if end == done or end > len(ids) or (ids[done:end] != ids[done]).any():
-                raise ValueError(
-                    f"placeholder tokens from {done} on do not match their grid {(t, h, w)}"
-                )
+            length = where.shape[1]
+            if not 0 < length == (ids[done : done + length] == ids[done]).sum():
+                raise ValueError(f"placeholders from {done} on do not match their grid {(t, h, w)}")
             where[0] = (where[0].astype(np.float32) * interval).astype(np.int64)
-            parts.append(where + start)
-            done, start = end, start + int(where.max()) + 1
-    if any(next(grids, None) for grids in kinds.values()):
+        parts.append(where + start)
+        done, start = done + length, start + int(where.max()) + 1
+    if any(waiting.values()):
         raise ValueError("more image or video grids than runs of placeholder tokens")
     return torch.from_numpy(np.concatenate(parts or [np.zeros((3, 0), np.int64)], axis=1)), start
 
@@ -318,8 +321,7 @@ class VisionTransformer(nn.Module):
         """pixel_values [N, C*2*p*p] and grids of all pictures -> image_embeds [M, D]."""
         grids = tuple(tuple(map(int, grid)) for grid in grid_thw)
         if (expected := sum(t * h * w for t, h, w in grids)) != len(pixel_values):
-            held = len(pixel_values)
-            raise ValueError(f"grids ask for {expected} patches, pixel_values holds {held}")
+            raise ValueError(f"pixel_values has {len(pixel_values)} patches, not {expected}")
         return self.encode(pixel_values, plan_vision(self.config, grids, pixel_values.device))
 
     def encode(self, pixel_values: Tensor, plan: VisionPlan) -> Tensor:

@@ -192,7 +192,9 @@ def parse_answer(text, row):
     if row.form == "boxes":
         return parse_boxes(text)
     stated = read_answer(answer_part(text, row), row)
-    return stated.strip().lower() or None if row.form == "text" else stated
+    if row.form == "text":
+        return stated.strip().lower() or None
+    return stated
 
 
 def score_samples(texts, row):

@@ -262,7 +262,7 @@ def test_placeholders_that_do_not_match_their_grids_are_refused(ids, images):
 
 def test_pixels_that_do_not_match_their_grids_are_refused():
     model = Qwen2_5_VL(TINY)
-    with pytest.raises(ValueError, match="16 patches"):
+    with pytest.raises(ValueError, match="12 patches, not 16"):
         model.visual(torch.randn(12, 96), [(1, 4, 4)])
     with pytest.raises(ValueError, match="2 x 2"):
         model.visual(torch.randn(12, 96), [(1, 3, 4)])
