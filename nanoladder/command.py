@@ -40,10 +40,14 @@ class Stopped(KeyboardInterrupt):
 
 
 def require(rules, where, error=UserError):
-    """Raise `error` for the first of the (whether it holds, in words) that does not hold."""
-    for holds, rule in rules:
+    """Raise `error` for the first of the (whether it holds, in words) that does not hold.
+
+    A rule may bring a value, which stands where its words have {}. It becomes text only where the
+    rule does not hold, because that takes longer than to check it.
+    """
+    for holds, rule, *value in rules:
         if not holds:
-            raise error(f"{where}{rule}")
+            raise error(where + (rule.replace("{}", shown(*value), 1) if value else rule))
 
 
 def shown(value):

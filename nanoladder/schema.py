@@ -40,7 +40,7 @@ from pathlib import Path
 from string import ascii_uppercase
 
 from nanoladder.answers import is_size, parse_choice, parse_number, parse_thought
-from nanoladder.command import UserError, progress, require, shown
+from nanoladder.command import UserError, progress, require
 from nanoladder.files import json_lines
 from nanoladder.motion import MINUS, MOTION, parse_motion
 from nanoladder.photos import ImageError, image_size
@@ -112,11 +112,11 @@ def read_rows(path):
         remedy = f"{path.parent} has {there}: choose among these with --mix, or add the file"
         empty = "name another data folder with --data, or add these rows to it"
         raise UserError(f"{path}: no such file; {remedy if stems else empty}")
-    rows = []
+    rows, folder, name = [], path.parent, str(path)
     for number, raw in json_lines(path, strict=True):
         if isinstance(raw, dict):  # the paper's cold-start rows have no number
             raw.setdefault("question_id", number)
-        rows.append(check_row(raw, path.parent, f"{path}:{number}", path.stem))
+        rows.append(check_row(raw, folder, f"{name}:{number}", path.stem))
     if not rows:
         raise UserError(f"{path}: no rows in it")
     return rows
@@ -198,7 +198,7 @@ def rules_of_row(raw, form, unit, folder):
     largest = max(abs(raw["question_id"]), abs(raw.get("level", 0)))
     yield largest < 1 << 53, "question_id and level must be smaller numbers"  # exact in JSON
     known = ", ".join(DATA_TYPES)
-    yield data_type in DATA_TYPES, f"data_type is {shown(data_type)}, must be one of {known}"
+    yield data_type in DATA_TYPES, "data_type is {}, must be one of " + known, data_type
     yield images, "no images; every row asks about at least one"
     if form == "boxes":
         yield "options" not in raw, "options beside an answer of boxes; make them null"
@@ -219,7 +219,7 @@ def rules_of_row(raw, form, unit, folder):
     for name in images:
         if not (isinstance(name, str) and inside(folder, name)):
             remedy = f"use paths relative to {folder}"
-            yield False, f"image path {shown(name)} is none, or leaves the data folder; {remedy}"
+            yield False, "image path {} is none, or leaves the data folder; " + remedy, name
     seconds = raw.get("frame_seconds", 0.5)
     is_time = _is_a(seconds, (int, float)) and 0 < seconds <= 3600
     yield is_time, "frame_seconds must be a number above 0, and at most 3600"
@@ -231,9 +231,9 @@ def rules_of_box(item):
     yield numbers and len(box) == 4, "bbox_2d must be a list of four numbers [x1, y1, x2, y2]"
     yield isinstance(label, str) and label.strip(), "a box needs a label"
     if not (0 <= box[0] < box[2] < 1e9 and 0 <= box[1] < box[3] < 1e9):
-        yield False, f"box {shown(box)} is empty, inverted or starts outside its image"
+        yield False, "box {} is empty, inverted or starts outside its image", box
     if max(box) <= 1:
-        yield False, f"box {shown(box)} must be in pixels, not in shares of the picture"
+        yield False, "box {} must be in pixels, not in shares of the picture", box
 
 
 def rules_of_choice(options, answer):
@@ -244,23 +244,23 @@ def rules_of_choice(options, answer):
     letters = [*ascii_uppercase[: len(options)]]
     for letter, option in zip(letters, options):
         worded = option.startswith(f"{letter}. ") and option[3:].strip()
-        yield worded, f"option {shown(option)} must start with '{letter}. ' and go on with words"
+        yield worded, f"option {{}} must start with '{letter}. ' and go on with words", option
     known = f"the options' letters {', '.join(letters)}"
-    yield answer in letters, f"answer {shown(answer)} is none of {known}"
+    yield answer in letters, "answer {} is none of " + known, answer
     right = options[letters.index(answer)][3:]
     alone = parse_choice(right, options) == answer  # as no other option has the same words
-    yield alone, f"the words of option {answer}, {shown(right)}, do not tell it apart"
+    yield alone, f"the words of option {answer}, {{}}, do not tell it apart", right
 
 
 def rules_of_number(answer, unit):
-    yield len(unit) <= LONGEST, f"unit {shown(unit)} is too long"
+    yield len(unit) <= LONGEST, "unit {} is too long", unit
     try:
         value = float(answer) if len(answer) <= LONGEST else math.nan
     except ValueError:
         value = math.nan
     least, low = (", 0 or more,", 0) if unit == "" or is_size(unit) else ("", -1e300)
     is_read = low <= value <= 1e300 and parse_number(answer, unit) == value
-    yield is_read, f"answer {shown(answer)} must be a number{least} without its unit"
+    yield is_read, f"answer {{}} must be a number{least} without its unit", answer
 
 
 def _is_a(value, types):
@@ -273,11 +273,19 @@ def inside(root, name):
     """root/name, or None where that is no file inside root: absolute, `..`, or behind a link."""
     path = root / name
     try:
-        real, top = path.resolve(), root.resolve()
+        top, real = real_folder(root), real_folder(path.parent) / path.name
+        if path.name == ".." or "\0" in name or path.is_symlink():
+            real = path.resolve()
     except (OSError, RuntimeError, ValueError):  # a loop of links, too long a name, or NUL in it
         return None
     within = real != top and real.is_relative_to(top) and not Path(name).is_absolute()
     return path if within else None
+
+
+@lru_cache(maxsize=1 << 16)
+def real_folder(folder):
+    """A folder without links; many pictures lie in one."""
+    return folder.resolve()
 
 
 # ---------------------------------------------------------------- pictures
@@ -310,4 +318,4 @@ def rules_of_sizes(row):
     yield is_one or row.data_type != "video", f"frames of mixed sizes ({found}); {remedy}"
     for box in (item["bbox_2d"] for item in row.answer if row.form == "boxes"):
         if box[2] > width or box[3] > height:
-            yield False, f"box {shown(box)} reaches outside its {width}x{height} image"
+            yield False, f"box {{}} reaches outside its {width}x{height} image", box

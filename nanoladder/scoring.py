@@ -22,7 +22,7 @@ from nanoladder.pictures import draw_attention, draw_samples
 from nanoladder.predict import PUBLISHED_TOKENS, Journal
 from nanoladder.runtime import Runtime
 from nanoladder.schema import DATA_TYPES, rows_of
-from nanoladder.splits import data_name, kinds_in, rows_for_constants, scored_kinds
+from nanoladder.splits import BOXES, data_name, kinds_in, rows_for_constants, scored_kinds
 from nanoladder.strict import strict_accuracy
 from nanoladder.tables import as_text, overview, tables
 
@@ -50,7 +50,7 @@ class Summary:
     @cached_property
     def constant_box(self):
         every = (row for rows in self.rows.values() for row in rows)
-        boxes = [row for row in every if row.form == "boxes"][:5000]
+        boxes = [row for row in every if row.form == "boxes"][:BOXES]
         return summaries.best_constant_box(boxes, self.image_config) if boxes else [0, 0, 0, 0]
 
     def __call__(self, kind, predictions):

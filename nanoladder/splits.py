@@ -9,6 +9,7 @@ from nanoladder.command import UserError
 from nanoladder.files import read_json, read_jsonl
 from nanoladder.schema import DATA_TYPES, check_images, file_of, read_rows, rows_of
 
+BOXES = 5000  # rows of boxes on which the best constant box is fitted
 HOLD_OUT = 50  # one scene in so many is held out, where a folder has no val or test
 
 
@@ -31,11 +32,11 @@ def check_types(rows):
         raise UserError(f"{here}: put them into two files")
 
 
-def read_kinds(folder, kinds, limit=None, think=False, pictures=None):
+def read_kinds(folder, kinds, limit=None, think=False, pictures=None, look=True):
     """Checked rows of some kinds in a split's folder, at most `limit` of each.
 
     think: whether the prompts of spatial questions ask to think first. pictures: a set of paths;
-    rows about any others are left out.
+    rows about any others are left out. look: whether to decode and check their pictures, too.
     """
     files = dict.fromkeys(map(file_of, kinds))
     rows = [row for file in files for row in read_rows(Path(folder) / file)]
@@ -46,7 +47,8 @@ def read_kinds(folder, kinds, limit=None, think=False, pictures=None):
     rows = [row for kind in kinds for row in subset(rows_of(rows, kind), limit)]
     for row in rows:
         row.think |= think and row.kind in DATA_TYPES
-    check_images(rows)
+    if look:
+        check_images(rows)
     return rows
 
 
@@ -86,11 +88,15 @@ def read_split(folder, split, kinds, limit, think=False):
 def rows_for_constants(data, kinds, asked):
     """Rows of train that constant answers to the rows `asked` may be fitted on.
 
-    Of the kinds whose files are there, those that show none of the same pictures.
+    Of the kinds whose files are there, those that show none of the same pictures. Of boxes BOXES
+    rows are enough. Only their pictures are decoded, which tells the sizes.
     """
     train, shown = Path(data, "train"), {image for row in asked for image in row.images}
     there = [kind for kind in kinds if (train / file_of(kind)).is_file()]
-    return [row for row in read_kinds(train, there) if shown.isdisjoint(row.images)]
+    rows = [r for r in read_kinds(train, there, look=False) if shown.isdisjoint(r.images)]
+    boxes = [row for row in rows if row.form == "boxes"][:BOXES]
+    check_images(boxes)
+    return [row for row in rows if row.form != "boxes"] + boxes
 
 
 def kinds_in(folder):
