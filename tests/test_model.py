@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from perf.flops import flops
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -23,7 +24,6 @@ from nanoladder.model import (
     plan_vision,
     shared_prompt_attention,
 )
-from nanoladder.preview import flops
 
 IMAGE, VIDEO, START, END = 5, 6, 7, 8
 

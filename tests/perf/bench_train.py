@@ -5,7 +5,7 @@
     TORCH_LOGS=recompiles,graph_breaks python tests/perf/bench_train.py --preset small
 
 The step is train.py's own: forward, loss, backward, clipping, Muon and AdamW. The batches have the
-shape of stage 1's, with random pixels and tokens. preview.flops counts the operations, and does not
+shape of stage 1's, with random pixels and tokens. flops.py counts the operations, and does not
 count recomputed ones. The ceiling is the speed of a square product of 2048 (CPU) or 8192 (CUDA).
 Nothing else should run meanwhile.
 """
@@ -15,13 +15,13 @@ import dataclasses
 import time
 
 import torch
+from flops import flops
 from turns import DEVICE
 
 from nanoladder.batches import IGNORE_INDEX
 from nanoladder.loop import CLIP_NORM
 from nanoladder.model import PRESETS, Qwen2_5_VL
 from nanoladder.muon import make_optimizers
-from nanoladder.preview import flops
 from nanoladder.runtime import autocast, to_device
 from train import AnswerLoss, Settings
 

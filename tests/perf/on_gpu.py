@@ -24,13 +24,13 @@ from contextlib import suppress
 from pathlib import Path
 from statistics import median
 
+from flops import flops
 from turns import BASE, ROOT
 
 import train
 from nanoladder.batches import Dataset, plan_mixture
 from nanoladder.checkpoint import Policy
 from nanoladder.files import read_json, read_log, write_json
-from nanoladder.preview import flops
 from nanoladder.process import run_script
 from nanoladder.splits import parse_mixture, read_kinds
 
