@@ -2,7 +2,8 @@
 
 Needs matplotlib (pip install -e '.[plots]') and the rooms on which the runs were scored. Writes to
 docs/: stages.png, encoder.png, samples.png, floor.png and, where the ladder has GRPO, grpo.png.
-Where the runs have folders sampled/ of eval.py --samples, sampling.png shows their answers.
+Where the runs have folders sampled/ of eval.py --samples, sampling.png shows their answers. Ladders
+beside this one that are called without-STAGE are drawn into grpo.png, too.
 """
 
 import re
@@ -178,27 +179,32 @@ def floor(predictions, views=8):
     save(figure, "floor.png")
 
 
-def grpo(run):
-    """What GRPO's samples earn, what greedy answers score, and how far the policy goes."""
-    rows = read_jsonl(run / "metrics.jsonl")
-    steps = [row["step"] for row in rows]
+def grpo(runs):
+    """What greedy answers of the first run score, and what all runs' samples earn, step by step.
+
+    runs: {label: folder of rl.py}.
+    """
+    logs = {label: read_jsonl(run / "metrics.jsonl") for label, run in runs.items()}
     panels = {
         "accuracy of sampled answers (training)": "accuracy",
-        "groups without advantages (idle)": "idle",
+        "spread of a group's rewards": "spread",
         "KL to the reference, nats": "kl",
     }
-    figure, (first, *axes) = plt.subplots(1, 4, figsize=(15, 2.8), layout="constrained")
-    scored = [row for row in rows if "val" in row]
+    figure, (first, *axes) = plt.subplots(1, 4, figsize=(15, 3), layout="constrained")
+    scored = [row for row in next(iter(logs.values())) if "val" in row]
     for name, label, colour in (("nq", "numbers", COLOURS[0]), ("mcq", "choices", COLOURS[2])):
         values = [np.mean([kind[name] for kind in row["val"].values()]) for row in scored]
         first.plot([row["step"] for row in scored], values, "o-", color=colour, label=label)
     first.set_title("accuracy of greedy answers (validation)")
     first.legend(loc="lower right")
     for axis, (title, name) in zip(axes, panels.items()):
-        values = [row[name] for row in rows]
-        axis.plot(steps, values, color=COLOURS[1], alpha=0.2)
-        axis.plot(steps, smooth(values, 0.95), color=COLOURS[1])
+        for (label, rows), colour in zip(logs.items(), (COLOURS[1], COLOURS[0], COLOURS[2])):
+            steps, values = [row["step"] for row in rows], [row[name] for row in rows]
+            axis.plot(steps, values, color=colour, alpha=0.15)
+            axis.plot(steps, smooth(values, 0.95), color=colour, label=label)
         axis.set_title(title)
+    if len(logs) > 1:
+        axes[0].legend(loc="lower right")
     for axis in (first, *axes):
         axis.set_xlabel("step")
     save(figure, "grpo.png")
@@ -278,7 +284,8 @@ def main(ladder):
     draw_samples(some(boxes, 8), DOCS / "samples.png")
     floor(thought)
     if (ladder / "rl" / "scores.json").exists():
-        grpo(ladder / "rl")
+        others = {run.parent.name: run for run in sorted(ladder.parent.glob("without-*/rl"))}
+        grpo({"all stages": ladder / "rl"} | others)
     folders = {run: ladder / run / "sampled" for run in ("stage2", "cold", "rl")}
     if all((folder / "scores.json").exists() for folder in folders.values()):
         sampling(folders)
