@@ -3,7 +3,6 @@
 The command `python -m nanoladder.generate` is tested here too.
 """
 
-import copy
 import dataclasses
 import subprocess
 import sys
@@ -14,7 +13,6 @@ import torch
 from conftest import ROOT
 from PIL import Image
 from test_attention import IMAGE, TINY
-from torch._dynamo.testing import CompileCounter
 
 from nanoladder import ask
 from nanoladder.batches import encode_prompt
@@ -180,30 +178,6 @@ def test_groups_lie_together_and_start_from_their_own_prompt(model, prompts):
     single = generate(model, prompts, 10, EOS)
     assert torch.equal(grouped.ids, single.ids.repeat_interleave(3, dim=0))
     assert torch.equal(grouped.mask, single.mask.repeat_interleave(3, dim=0))
-
-
-def test_compiled_decoder_serves_answers_of_any_length(model, prompts):
-    """rl.py --compile gives the same answers from three graphs: a prompt, its first token, others.
-
-    Whole runs are in test_compile.py.
-    """
-    torch._dynamo.reset()
-    torch.manual_seed(1)  # one layer, because each graph of two takes three seconds to trace
-    model = Qwen2_5_VL(dataclasses.replace(model.config, num_hidden_layers=1))
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    counter, compiled = CompileCounter(), copy.deepcopy(model)
-    compiled.model.compile(backend=counter, dynamic=True)
-
-    def sample(model):
-        generator = torch.Generator().manual_seed(0)
-        return generate(model, prompts, 12, [11], 1.0, [*BANNED, 11], 4, generator)
-
-    eager, graphs = sample(model), sample(compiled)
-    assert torch.equal(eager.ids, graphs.ids) and eager.ids.shape[1] == 12
-    torch.testing.assert_close(eager.logprobs, graphs.logprobs)
-    assert counter.frame_count == 3
-    torch._dynamo.reset()
 
 
 def test_samples_follow_the_policy_and_repeat_with_their_seed(model, prompts):
