@@ -190,12 +190,6 @@ NUMBER = re.compile(
 )
 
 
-@lru_cache
-def is_size(unit):
-    """Whether a unit is one of length or area."""
-    return any(unit_size(plain_units(unit), sizes) for sizes in (LENGTHS, AREAS))
-
-
 def plain_units(text):
     """The text in lower case with areas in one spelling: m^2, m2, sq. m -> square m."""
     text = text.lower().replace("metre", "meter")
@@ -208,6 +202,12 @@ def unit_size(name, sizes):
     """Size of the unit called `name`, or whose plural that is; None where `sizes` lacks it."""
     names = (name, name.removesuffix("s"), name.removesuffix("es"))
     return next((sizes[n] for n in names if n in sizes), None)
+
+
+@lru_cache
+def is_size(unit):
+    """Whether a unit is one of length or area."""
+    return any(unit_size(plain_units(unit), sizes) for sizes in (LENGTHS, AREAS))
 
 
 def parse_number(text, unit):

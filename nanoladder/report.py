@@ -160,7 +160,7 @@ PANELS |= dict.fromkeys(("reward", "accuracy", "format", "idle"), "reward")
 PANELS |= {"kl": "KL", "entropy": "entropy", "length": "length"}
 SHOWN = {
     "loss": "Cross-entropy of the answers' tokens.",
-    "auxiliary loss": "Of stage 0: the dense loss, weighted as in the sum of both losses.",
+    "auxiliary loss": "Of stage 0: the dense loss.",
     "reward": "Of sampled answers; it is the sum of accuracy and format. Idle is the share of "
     "prompts whose answers all got the same reward, so that they teach nothing.",
     "KL": "How far the model has moved from the reference: an estimate of the KL divergence.",

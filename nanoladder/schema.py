@@ -284,7 +284,7 @@ def inside(root, name):
 
 @lru_cache(maxsize=1 << 16)
 def real_folder(folder):
-    """A folder without links; many pictures lie in one."""
+    """The folder's path without links; cached, because many pictures lie in one folder."""
     return folder.resolve()
 
 

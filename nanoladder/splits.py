@@ -32,11 +32,11 @@ def check_types(rows):
         raise UserError(f"{here}: put them into two files")
 
 
-def read_kinds(folder, kinds, limit=None, think=False, pictures=None, look=True):
+def read_kinds(folder, kinds, limit=None, think=False, pictures=None, decode=True):
     """Checked rows of some kinds in a split's folder, at most `limit` of each.
 
     think: whether the prompts of spatial questions ask to think first. pictures: a set of paths;
-    rows about any others are left out. look: whether to decode and check their pictures, too.
+    rows about any others are left out. decode: whether to decode and check their pictures, too.
     """
     files = dict.fromkeys(map(file_of, kinds))
     rows = [row for file in files for row in read_rows(Path(folder) / file)]
@@ -47,7 +47,7 @@ def read_kinds(folder, kinds, limit=None, think=False, pictures=None, look=True)
     rows = [row for kind in kinds for row in subset(rows_of(rows, kind), limit)]
     for row in rows:
         row.think |= think and row.kind in DATA_TYPES
-    if look:
+    if decode:
         check_images(rows)
     return rows
 
@@ -93,7 +93,7 @@ def rows_for_constants(data, kinds, asked):
     """
     train, shown = Path(data, "train"), {image for row in asked for image in row.images}
     there = [kind for kind in kinds if (train / file_of(kind)).is_file()]
-    rows = [r for r in read_kinds(train, there, look=False) if shown.isdisjoint(r.images)]
+    rows = [r for r in read_kinds(train, there, decode=False) if shown.isdisjoint(r.images)]
     boxes = [row for row in rows if row.form == "boxes"][:BOXES]
     check_images(boxes)
     return [row for row in rows if row.form != "boxes"] + boxes
@@ -108,11 +108,11 @@ def kinds_in(folder):
 def kinds_to_learn(folder, kinds):
     """Those of a stage's kinds that the folder's train has; if it has none of them, all it has.
 
-    The cold start's are always its own.
+    The cold start needs its own kind, because no other rows teach to think.
     """
     train = Path(folder or "", "train")
     there = [kind for kind in kinds if (train / file_of(kind)).is_file()]
-    others = kinds_in(train) if folder and "cold" not in kinds else []  # nothing stands for traces
+    others = kinds_in(train) if folder and "cold" not in kinds else []
     return there or others or list(kinds)
 
 
@@ -178,6 +178,7 @@ def connected(groups):
 
     def root(member):
         while parent.setdefault(member, member) != member:
+            parent[member] = parent[parent[member]]  # so that the next search is shorter
             member = parent[member]
         return member
 

@@ -187,7 +187,7 @@ def grpo(runs):
     logs = {label: read_jsonl(run / "metrics.jsonl") for label, run in runs.items()}
     panels = {
         "accuracy of sampled answers (training)": "accuracy",
-        "spread of a group's rewards": "spread",
+        "groups without advantages (idle)": "idle",
         "KL to the reference, nats": "kl",
     }
     figure, (first, *axes) = plt.subplots(1, 4, figsize=(15, 3), layout="constrained")
@@ -225,7 +225,7 @@ def sampling(folders):
     entropies = {}
     for (name, folder), colour in zip(folders.items(), COLOURS):
         answers = read_jsonl(folder / "samples.jsonl")
-        split = Path(answers[0]["images"][0]).parents[1]
+        split = Path(answers[0]["images"][0]).parents[2]
         rows = {row.question_id: row for row in read_rows(split / "spatial.jsonl")}
         scores = []
         for answer in answers:
