@@ -161,8 +161,8 @@ def held_out_pictures(folder):
     count = max(len(scenes) // HOLD_OUT, min(5, len(scenes) // 4))
     if not count:
         raise UserError(
-            f"{folder}: {len(scenes)} picture(s) are too few to hold any out for val and test; add "
-            "pictures, or make the folders val and test beside train"
+            f"{folder}: its rows are about {len(scenes)} scene(s), too few to hold any out for val "
+            "and test; add pictures of others, or make the folders val and test beside train"
         )
     order = sorted(scenes, key=lambda scene: zlib.crc32(scene.encode("utf-8", "replace")))
     return {folder / name for scene in order[:count] for name in scenes[scene]}

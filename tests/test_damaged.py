@@ -525,8 +525,8 @@ NAMED = [  # (what is wrong, what a user does, the line that it gets)
      "desk/train/spatial.jsonl: no such file; desk/train has localization: choose among these "
      "with --mix, or add the file"),
     ("too few pictures, and neither val nor test", lambda: data("desk"),
-     "desk/train: 1 picture(s) are too few to hold any out for val and test; add pictures, or "
-     "make the folders val and test beside train"),
+     "desk/train: its rows are about 1 scene(s), too few to hold any out for val and test; add "
+     "pictures of others, or make the folders val and test beside train"),
     ("a line that is cut off", lambda: line(b'{"question_id": 1, "quest'),
      "desk/train/localization.jsonl:2: not valid JSON (...)"),
     ("a file in 16-bit Unicode", lambda: line("{}".encode("utf-16")),

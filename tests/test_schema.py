@@ -344,7 +344,7 @@ def test_pictures_in_one_folder_are_held_out_one_by_one(tmp_path):
     splits = read_splits(tmp_path / "b", ["localization"], limits)
     assert [len(splits[split]) for split in ("train", "val", "test")] == [35, 5, 6]
     boxes_about(tmp_path / "few" / "train", 3)
-    with pytest.raises(UserError, match="3 picture.s. are too few to hold any out"):
+    with pytest.raises(UserError, match="its rows are about 3 scene.s., too few"):
         read_splits(tmp_path / "few", ["localization"], limits)
 
 
