@@ -138,7 +138,7 @@ def explain(error):
         number = getattr(error, "signal", signal.SIGINT)
         return f"stopped: {text or signal.Signals(number).name}", 128 + number
     if isinstance(error, BrokenPipeError):
-        return "", 141
+        return "error: the program that reads the output has ended", 141
     if isinstance(error, UserError) or type(error) is ValueError and ours[-1:] == frames[-1:]:
         return f"error: {text}", 2
     package = (getattr(error, "name", None) or "").partition(".")[0]

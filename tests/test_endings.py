@@ -247,6 +247,17 @@ def test_a_full_disk_keeps_the_state_from_before(whole, tmp_path, monkeypatch, e
     assert_same(out, whole)
 
 
+def test_a_closed_pipe_is_named_and_loses_no_training(whole, tmp_path):
+    class Told:  # scores are printed, and `train.py | head` has ended before
+        def score(self, splits):
+            raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    with pytest.raises(UserError, match="program that reads the output has ended; .* step 6 of 6"):
+        run(tmp_path / "run", save_every=0, scorer=Told())
+    run(tmp_path / "run", resume=True, save_every=0, scorer=Scorer(tmp_path))
+    assert_same(tmp_path / "run", whole)
+
+
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("mine", encoding="utf-8")
     for out in (tmp_path / "file", tmp_path / "file" / "run"):
