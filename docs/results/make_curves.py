@@ -1,7 +1,9 @@
-"""Draw learning curves of runs:  python docs/results/make_curves.py OUT.png RUN [RUN ...]
+"""Draw the learning curves of runs that followed each other:
 
-Needs matplotlib (pip install -e '.[plots]'). Each RUN is a run folder; its panel shows the training
-losses and the scores on validation rows.
+    python docs/results/make_curves.py OUT.png RUN [RUN ...]
+
+Needs matplotlib (pip install -e '.[plots]'). Each RUN is a run folder. The upper panel shows the
+training losses of all runs in a row, and the lower one the scores on validation rows.
 """
 
 import sys
@@ -11,7 +13,9 @@ import matplotlib.pyplot as plt
 
 from nanoladder.files import read_jsonl
 
-GREY, BROWN = "#8d93a1", "#c9b28f"
+LOSSES = {"loss": "#8d93a1", "auxiliary_loss": "#c9915a"}
+SCORES = {"seeing": "#00798c", "floor": "#d1495b", "map_arithmetic": "#e08e1b", "localization": "k"}
+OLD_NAMES = {"dense_loss": "auxiliary_loss", "reckoning": "map_arithmetic"}  # in logs of older runs
 
 
 def smooth(values, share=0.9):
@@ -23,32 +27,39 @@ def smooth(values, share=0.9):
     return out
 
 
-def draw(axis, run):
-    """One run's panel. Older runs call the auxiliary loss dense_loss."""
-    rows = read_jsonl(run / "metrics.jsonl")
-    scored = [row for row in rows if "val" in row]
-    minutes = [row["seconds"] / 60 for row in rows]
-    axis.plot(minutes, smooth([row["loss"] for row in rows]), color=GREY, label="training loss")
-    for name in {"dense_loss", "auxiliary_loss"} & rows[0].keys():
-        values = smooth([row[name] for row in rows])
-        axis.plot(minutes, values, color=BROWN, label=name.replace("_", " "))
-    axis.set(title=run.name, xlabel="minutes of training", ylabel="loss", ylim=(0, 3.5))
-    right, at = axis.twinx(), [row["seconds"] / 60 for row in scored]
-    for kind, first in scored[0]["val"].items():
-        key = next(k for k in ("iou", "avg", "accuracy") if k in first)
-        right.plot(at, [row["val"][kind][key] for row in scored], label=f"{kind}: {key}")
-    right.set(ylabel="validation score", ylim=(0, 1))
-    handles = axis.get_lines() + right.get_lines()
-    right.legend(handles=handles, fontsize=7, loc="center left", bbox_to_anchor=(1.12, 0.5))
+def renamed(record):
+    return {OLD_NAMES.get(name, name): value for name, value in record.items()}
+
+
+def draw(upper, lower, run, start):
+    """One run, which begins at minute `start` -> the minute at which it ends."""
+    rows = [renamed(row) for row in read_jsonl(run / "metrics.jsonl")]
+    minutes = [start + row["seconds"] / 60 for row in rows]
+    for name in LOSSES.keys() & rows[0].keys():
+        values = [v or float("nan") for v in smooth([row[name] for row in rows])]  # 0: not asked
+        upper.plot(minutes, values, color=LOSSES[name], label=name.replace("_", " "))
+    scored = [(at, renamed(row["val"])) for at, row in zip(minutes, rows) if "val" in row]
+    for kind in SCORES.keys() & {kind for _, scores in scored for kind in scores}:
+        values = [scores[kind].get("iou", scores[kind].get("accuracy")) for _, scores in scored]
+        lower.plot([at for at, _ in scored], values, "o-", color=SCORES[kind], ms=3,
+                   label=kind.replace("_", " "))  # fmt: skip
+    for axis in (upper, lower):
+        axis.axvline(start, color="#cccccc", lw=0.8)
+    upper.annotate(run.name, ((start + minutes[-1]) / 2, 1.03), ha="center", fontsize=10,
+                   xycoords=("data", "axes fraction"))  # fmt: skip
+    return minutes[-1]
 
 
 def main(out, *runs):
-    rows = -(-len(runs) // 2)
-    figure, axes = plt.subplots(rows, 2, figsize=(14, 3.4 * rows), squeeze=False)
-    for axis, run in zip(axes.flat, runs):
-        draw(axis, Path(run))
-    for axis in axes.flat[len(runs) :]:
-        axis.remove()
+    figure, (upper, lower) = plt.subplots(2, 1, figsize=(14, 7), sharex=True)
+    end = 0.0
+    for run in map(Path, runs):
+        end = draw(upper, lower, run, end)
+    upper.set(ylabel="training loss", ylim=(0, 5), xlim=(0, end))
+    lower.set(ylabel="score on validation rows", ylim=(0, 1), xlabel="minutes of training")
+    for axis in (upper, lower):
+        named = dict(zip(*axis.get_legend_handles_labels()[::-1]))
+        axis.legend(named.values(), named.keys(), loc=(0.01, 0.62), fontsize=9)
     figure.tight_layout()
     figure.savefig(out, dpi=110)
 
