@@ -169,7 +169,7 @@ def test_room_size(solved):
     for row, rationale, room, frames in of(solved, "room size"):
         first, second = (PICTURES[letter] for letter in re.findall(r"\((\w)\)", rationale))
         long, wide, area = numbers(rationale)
-        assert area == float(row["answer"]) == pytest.approx(long * wide, abs=0.11)
+        assert area == float(row["answer"]) == pytest.approx(long * wide, abs=0.0501)
         assert [long, wide] == pytest.approx(room["polygon"][2], abs=0.0051)
         corners = [
             {

@@ -37,7 +37,6 @@ from data.rooms.spatial import View
 CELL = 0.8  # metres; nine of ten directions stay right on this grid when depths are 10 % wrong
 ACROSS, ALONG = "ABCDEFGHIJKL", "MNOPQRSTUV"  # columns from the left, rows from near to far
 BEHIND = 2  # rows behind the camera, for objects that other pictures show
-ORIGIN = {"single_image": 0, "multi_view": 0, "video": 8}  # the frame whose camera carries the map
 TURN = 15  # degrees; two bearings rounded to it move no turn by more than spatial.ANGLE_MARGIN
 ASKED = 4  # objects that a row asks for, at most
 ROWS = 4  # floor rows for each modality of a room; a room has 4 turn, 2 way and 2 tour rows
@@ -72,7 +71,6 @@ class Sights(View):
         self.size, self.alone = size, len(self.frames) == 1
         self.pace = 2 if data_type == "video" else 1  # frames in a picture
         self.by_name = {o.category: o for o in self.named}
-        self.board = self.cameras[ORIGIN[data_type]]
 
     def picture(self, frame):
         """Index of the picture that a frame belongs to."""

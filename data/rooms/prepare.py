@@ -3,7 +3,7 @@
     python -m data.rooms.prepare                                      # the paper's numbers of rows
     python -m data.rooms.prepare --pictures 500 --size 128 --out DIR  # fewer, in its proportions
     python -m data.rooms.prepare --pictures 12000 --view-sets 0 --videos 0
-    python -m data.rooms.prepare --held-out 1200      # 1,200 rows in every spatial benchmark
+    python -m data.rooms.prepare --held-out 400 --questions 8  # 1,000 rows a spatial benchmark
     python -m data.rooms.prepare --questions 4 --traces 1255        # and traces for the cold start
 
 A data folder has a folder for each of train, val, test and ood. Each of them holds:
@@ -19,9 +19,10 @@ A data folder has a folder for each of train, val, test and ood. Each of them ho
     images/               the frames; with --index-images four more images beside each of them
 
 A room gives a picture, eight views and a walk, as far as they are asked for. Each of these gets
---questions spatial rows on average, or fewer where more would unbalance the answers. The benchmarks
-rooms-si, rooms-mv and rooms-video are the spatial rows of test by data_type. Those of ood are their
-out-of-domain twins. data.rooms.baselines measures what can be guessed in them.
+--questions spatial rows on average, or fewer where more would unbalance the answers. In val, test
+and ood each modality has 1,000 spatial rows at most. The benchmarks rooms-si, rooms-mv and
+rooms-video are the spatial rows of test by data_type. Those of ood are their out-of-domain twins.
+data.rooms.baselines measures what can be guessed in them.
 
 An interrupted command goes on where it was if it is started again. Every file is written beside
 its place and then renamed, and those of train come last: what is there is whole. --traces may also
@@ -36,7 +37,7 @@ import numpy as np
 from PIL import Image
 
 from data.rooms.balance import balance
-from data.rooms.floor import ORIGIN, floor_rows, floor_squares, map_arithmetic_rows
+from data.rooms.floor import floor_rows, floor_squares, map_arithmetic_rows
 from data.rooms.questions import NAMES, localization_rows
 from data.rooms.rationales import rationale, traces_from_truth
 from data.rooms.render import contact_sheet, render, visible_objects
@@ -52,13 +53,16 @@ from data.rooms.scene import (
     walk_cameras,
 )
 from data.rooms.seeing import ALBUM, Sight, album_rows, depth_levels, seeing_rows, tour_rows
-from data.rooms.spatial import room_facts
+from data.rooms.spatial import ORIGIN, room_facts
 from data.rooms.workers import run_jobs
 from nanoladder.command import Stopped, UserError, parse, progress, setting
 from nanoladder.files import is_unused, lock, read_json, read_jsonl, write_json, write_jsonl
 from nanoladder.process import cpu_cores, run_script
 
-VERSION = 2  # raise it when rows change meaning, so that older folders are refused
+VERSION = 3  # raise it when rows change meaning, so that older folders are refused
+# Rows of each modality in val, test and ood, at most. Where there are more facts than that, rare
+# types make up a larger share, because all of their facts are taken.
+HELD_OUT_ROWS = 1000
 PAPER = {"pictures": 5929, "view_sets": 5752, "videos": 9000}  # SpatialLadder-26k, section 3
 SHARD = 50  # rooms that a worker makes at a time; a finished shard is never made again
 ROOMS = {"low": 0, "high": 10**7}
@@ -226,12 +230,13 @@ def _make_room(s, split, shard, index, rows):
     for number, data_type in enumerate(_wanted(s, split)):
         if data_type not in shots:
             continue
-        asked = floor_rows(truth, data_type, s.size, stream(scene, 8 + number))
+        asked = floor_rows(truth, data_type, s.size, stream(scene, 20 + number))
         add("floor", data_type, asked, 10 * number)
         if s.seeing and data_type != "single_image":
             pace = 2 if data_type == "video" else 1  # an image token of a video covers two frames
-            sights = [sight for sight, _ in shots[data_type][::pace]]
-            asked = tour_rows(sights, stream(scene, 11 + number))
+            sights = [sight for sight, _ in shots[data_type]]
+            pictures = [sights[i : i + pace] for i in range(0, len(sights), pace)]
+            asked = tour_rows(pictures, stream(scene, 11 + number))
             add("seeing", data_type, asked, 55 + 15 * number)
     if "single_image" not in shots:
         return None
@@ -336,6 +341,8 @@ def _spatial_rows(s, split, parts):
     """The balanced rows of a split; those of train have rationales. parts: files of room_facts."""
     rooms = [room for part in parts for room in read_jsonl(part)]
     wanted = {data_type: count * s.questions for data_type, count in _wanted(s, split).items()}
+    if split != "train":
+        wanted = {data_type: min(most, HELD_OUT_ROWS) for data_type, most in wanted.items()}
     rows = balance(rooms, wanted, s.seed, split)
     if split != "train":
         return rows

@@ -28,8 +28,8 @@ from data.rooms.spatial import box_distance, box_gaps, framed_corners
 from nanoladder.answers import in_tags
 from nanoladder.files import read_jsonl
 
-# ---------------------------------------------------------------- one function for each question
-# type Each returns the values that fill the phrases of RATIONALES. The words are those of stage 0's
+# ---------------------------------------------------------------- one function for each type
+# Each returns the values that fill the phrases of RATIONALES. The words are those of stage 0's
 # tokenizer. Rationales that go different ways begin with different words, because the beginning
 # tells the model which steps follow.
 
@@ -47,10 +47,13 @@ def absolute_distance(row, sights):
 
 
 def object_size(row, sights):
-    o = sights.by_name[row["asked"][0]]
+    """Says the name again before the number, because sizes depend on it most."""
+    name = row["asked"][0]
+    o = sights.by_name[name]
+    seen = f"On the floor {sights.floor([o])}"
     if sights.alone:
-        return {"seen": f"{sights.see([o])} Depth {sights.board.project([o.center])[1][0]:.1f}"}
-    return {"seen": f"On the floor {sights.floor([o])}"}
+        seen = f"{sights.see([o])} Depth {sights.board.project([o.center])[1][0]:.1f}"
+    return {"seen": seen, "name": name}
 
 
 def room_size(row, sights):
@@ -118,8 +121,8 @@ RATIONALES = {  # {question type: (its function, phrases to choose from)}
     "object size": (
         object_size,
         (
-            "{seen}. The longest side is {answer}.",
-            "{seen}, so the longest side is {answer}.",
+            "{seen}. The longest side of the {name} is {answer}.",
+            "{seen}, so the longest side of the {name} is {answer}.",
         ),
     ),
     "room size": (

@@ -51,13 +51,13 @@ SETTINGS = {
     # As in the paper, stage 2 answers directly, and the cold start teaches rationales. If stage 2
     # taught the rationale of every question, the cold start and GRPO could not add to it.
     "2": SPATIAL_RUN
-    | dict(steps=1400, lr=1.5e-3, rationales=False)
+    | dict(steps=1200, lr=1.5e-3, rationales=False)
     | dict(
         mix="localization=0.16,seeing=0.08,floor=0.17,map_arithmetic=0.05,"
         "single_image=0.19,multi_view=0.17,video=0.18"
     ),
     "cold": SPATIAL_RUN
-    | dict(steps=500, lr=3e-3, mix="cold=0.7,floor=0.06,localization=0.16,seeing=0.08"),
+    | dict(steps=800, lr=3e-3, mix="cold=0.7,floor=0.06,localization=0.16,seeing=0.08"),
     "rl": dict(data=SPATIAL),
     "rl-localization": dict(data=BOXES),
     "eval": dict(data=SPATIAL),
@@ -78,7 +78,7 @@ VISION_ONLY_SHARE, LR_AFTER_VISION = 0.25, 0.25
 PREPARE = {
     "0": (60_000, 3750, ["--seeing", "--index-images"]),
     "1": (10_000, 0, ["--seeing"]),
-    "2": (9600, 1200, ["--seeing", "--held-out", "200", "--questions", "8"]),
+    "2": (9600, 1200, ["--seeing", "--held-out", "400", "--questions", "8"]),
 }
 # A trace for every question there is; the paper has 1,255.
 PREPARE["cold"] = (9600, 1200, [*PREPARE["2"][2], "--traces", "250000"])

@@ -444,8 +444,7 @@ def visible_objects(scene, camera, frame):
     depth       their median distance in metres along the optical axis
     visibility  their share of its silhouette in the frame
     truncation  share of its full silhouette that lies outside the frame; the full silhouette is
-    that
-                on a frame three times as wide and high around this one
+                that on a frame three times as wide and high around this one
     """
     size, result = len(frame.ids), {}
     for obj in np.unique(frame.ids[frame.ids >= 0]).tolist():

@@ -27,7 +27,7 @@ SPLITS = ("train", "val", "test", "ood")
 # {level: smallest and largest number of objects in a room}; the ood split adds 1 to 3.
 LEVELS = {1: (1, 3), 2: (3, 6), 3: (5, 9)}
 MARGIN = 0.05  # metres between footprints
-CLEARANCE = 0.35  # metres from a camera to any footprint or wall
+CLEARANCE = 0.35  # metres from a free point of the floor's grid to any footprint or wall
 CELL = 0.1  # metres; side of a cell in the grid of free floor
 
 FLOORS = {

@@ -63,6 +63,10 @@ class Sight:
         }
         return {"label": o.category} | {fact: values[fact] for fact in facts}
 
+    def tells_as(self, other, o):
+        """Whether another picture identifies an object, too, and would tell the same of it."""
+        return o in other.unique and self.tell(o, FACTS) == other.tell(o, FACTS)
+
     def left_to_right(self):
         ordered = sorted(self.objects, key=lambda o: self.centre[o.id][0])
         return ", ".join(o.category for o in ordered)
@@ -185,30 +189,37 @@ def album_rows(sights, rng):
     for _, o, where in sheet.draw(once, 3):
         wrong = [letter for letter in PICTURES[: len(sights)] if letter != where["picture"]]
         sheet.pick(f"In which picture is the {o.category}?", where["picture"], wrong)
-    _list_one(sheet, sights)
+    _list_one(sheet, [[sight] for sight in sights])
     return sheet.rows
 
 
-def tour_rows(sights, rng):
-    """Questions about several pictures of one room: which one shows what, and what one shows."""
-    sheet, views, first = Sheet(rng), [sight.visible for sight in sights], {}
-    objects = sights[0].scene.objects
-    shown = Counter(o.category for o in objects if any(o.id in seen for seen in views))
-    for letter, seen in zip(PICTURES, views):
+def tour_rows(pictures, rng):
+    """Questions about several pictures of one room: which one shows what, and what one shows.
+
+    pictures: the sights of each. A walk's picture has two, the frames that an image token covers.
+    Of such a picture only that is asked which is the same in both.
+    """
+    sheet, first = Sheet(rng), {}
+    objects = pictures[0][0].scene.objects
+    views = [(letter, sight) for letter, group in zip(PICTURES, pictures) for sight in group]
+    shown = Counter(o.category for o in objects if any(o.id in s.visible for _, s in views))
+    for letter, sight in views:
         for o in objects:
-            if shown[o.category] == 1 and o.id in seen and clearly_seen(seen[o.id], sights[0].size):
+            seen = sight.visible.get(o.id)
+            if shown[o.category] == 1 and seen and clearly_seen(seen, sight.size):
                 first.setdefault(o.id, (o, letter))
     for _ in range(4 if first else 0):
         asked = sheet.draw(list(first.values()), rng.integers(1, 5))
         answer = as_json([{"label": o.category, "picture": letter} for o, letter in asked])
         sheet.ask("first", f"Tell the first picture of {the(o for o, _ in asked)}.", answer)
     for _ in range(5):
-        number = int(rng.integers(len(sights)))
-        asked = sheet.draw(sights[number].unique, rng.integers(1, 5))
-        if asked:
-            group = [(sights[number], o, {}) for o in asked]
+        number = int(rng.integers(len(pictures)))
+        sight, *others = pictures[number]
+        alike = [o for o in sight.unique if all(sight.tells_as(other, o) for other in others)]
+        group = [(sight, o, {}) for o in sheet.draw(alike, rng.integers(1, 5))]
+        if group:
             _describe(sheet, group, FACTS, f" in picture ({PICTURES[number]})")
-    _list_one(sheet, sights)
+    _list_one(sheet, pictures)
     return sheet.rows
 
 
@@ -259,12 +270,13 @@ def _describe(sheet, group, facts, where=""):
     sheet.ask("describe", f"Tell the {enumerate_words(told)} of {asked}{where}.", as_json(items))
 
 
-def _list_one(sheet, sights):
-    """Ask what one of the pictures shows."""
-    number = int(sheet.rng.integers(len(sights)))
-    if sights[number].objects:
+def _list_one(sheet, pictures):
+    """Ask what one of the pictures shows, if all of its frames show the same."""
+    number = int(sheet.rng.integers(len(pictures)))
+    listed = {sight.left_to_right() for sight in pictures[number]} - {""}
+    if len(listed) == 1:
         question = f"What is in picture ({PICTURES[number]}), from left to right?"
-        sheet.ask("list", question, sights[number].left_to_right())
+        sheet.ask("list", question, *listed)
 
 
 def _ask_count(sheet, where, counts):

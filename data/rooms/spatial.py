@@ -37,9 +37,9 @@ NEARER_BY, NEARER_TIMES = 0.25, 1.25  # the nearest object leads by 0.25 m and b
 # silhouette is not hidden, and at most the second lies outside the frame.
 WHOLE_VISIBILITY, WHOLE_TRUNCATION = 0.6, 0.1
 
-AHEAD = (
-    60.0  # one who turns at most this many degrees from the first camera's direction faces ahead
-)
+# The frame of each modality around whose camera the map of the floor is laid (floor.py).
+ORIGIN = {"single_image": 0, "multi_view": 0, "video": 8}
+AHEAD = 60.0  # one who turns at most this many degrees from that camera's direction faces ahead
 
 TRIES = 6  # facts of a type that a room offers to balance(), at most
 LISTED = 6  # categories in a question that counts several; the room may lack some of them
@@ -64,6 +64,7 @@ class View:
     row: a row of scenes.jsonl. frames: those of its frames that belong to the modality. size: the
     frames' side in pixels.
 
+    board: the camera around which the map of the floor is laid (floor.py)
     named: the objects that a question may name by their category alone
     clear, shown: {id: indices of the frames that show an object clearly, and at all}
     whole: ids of the objects whose full length some frame shows
@@ -72,6 +73,7 @@ class View:
     def __init__(self, row, frames, size):
         self.objects, self.room = [Object(**o) for o in row["objects"]], np.array(row["polygon"][2])
         self.cameras = [camera_from_json(frame["camera"]) for frame in frames]
+        self.board = self.cameras[ORIGIN[frames[0]["data_type"]]]
         self.clear, self.shown, self.whole = {}, {}, set()
         for number, frame in enumerate(frames):
             for key, seen in frame["visible"].items():
@@ -214,7 +216,7 @@ def relative_distance(view, rng):
 
 
 def relative_direction(view, rng):
-    facts, forward = [], view.cameras[0].rotation[2, :2]
+    facts, forward = [], view.board.rotation[2, :2]
     for difficulty, sectors in SECTORS.items():
         found = []
         for triple in _draw(rng, list(permutations(view.named, 3)), 48):  # of up to some hundreds
@@ -256,11 +258,14 @@ def framed_corners(view):
 
 
 def room_size(view, rng):
-    """One fact if the frames show two opposite corners of the room: they fix a rectangle."""
+    """One fact if the frames show two opposite corners of the room: they fix a rectangle.
+
+    Its area is that of sides in whole centimetres, which rationales multiply.
+    """
     framed = framed_corners(view).any(0)
     if not ((framed[0] and framed[2]) or (framed[1] and framed[3])):
         return []
-    return [_fact("room size", [], f"{np.prod(view.room):.1f}")]
+    return [_fact("room size", [], f"{np.prod(np.round(view.room, 2)):.1f}")]
 
 
 def appearance_order(view, rng):
