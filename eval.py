@@ -7,11 +7,11 @@
     python eval.py --model runs/cold --think                        # ask to think before answering
     python eval.py --compare runs/stage1/eval runs/stage2/eval      # row by row, with intervals
 
-On published benchmarks a model with patches of 14 pixels, as Qwen2.5-VL, gets pictures of 16x28x28
-to 512x28x28 pixels, as in the paper. Elsewhere the checkpoint's limits hold. The tables of
-published benchmarks have two scores of the same answers. "score" reads them as our reward does, and
-"strict" as SpatialLadder's released evaluation does (nanoladder/strict.py). Compare "strict" with
-the paper.
+Where --bench names a published benchmark, a model with patches of 14 pixels, as Qwen2.5-VL, gets
+pictures of 16x28x28 to 512x28x28 pixels, as in the paper. Else the checkpoint's limits hold. The
+tables of published benchmarks have two scores of the same answers. "score" reads them as our reward
+does, and "strict" as SpatialLadder's released evaluation does (nanoladder/strict.py). Compare
+"strict" with the paper.
 
 Decoding is greedy, or samples at --temperature; the paper's evaluation does so at 0.01. Both use
 the repetition penalty and the end tokens of generation_config.json.
@@ -47,7 +47,7 @@ from nanoladder.process import run_script
 from nanoladder.recipe import find_recipe
 from nanoladder.report import try_report
 from nanoladder.run_folder import RunFolder, run_settings
-from nanoladder.runtime import autocast, cuda_presets, environment, start_runtime
+from nanoladder.runtime import cuda_presets, environment, start_runtime
 from nanoladder.scoring import PUBLISHED, Scorer, Summary, asked_kinds, write_scores
 from nanoladder.splits import (
     data_name,
@@ -143,9 +143,9 @@ def score_in(run, s, runtime):
         batch_size=s.batch_size,
         max_new_tokens=s.max_new_tokens,
         temperature=s.temperature,
+        amp=s.amp,
     )
-    with autocast(runtime.device, s.amp):
-        scores, answers = scorer.score(splits)
+    scores, answers = scorer.score(splits)
     if runtime.main:
         try_report(run.path, runtime.say, scores)
         write_scores(run.path, scores, answers)

@@ -91,9 +91,9 @@ class Settings(PixelLimits):
 CLIP_EPS = 0.2  # how far the ratio may move before its gradient is cut
 TEMPERATURE = 1.0  # of sampling and of the update, because else the ratio would not be 1
 WARMUP = 10  # steps of linear warm-up before the cosine
-EARLY = 5  # steps after which NO_FORM is printed, if it is true
-NO_FORM = f"""no answer of the first {EARLY} steps had the right format, so nothing is learned:
-start from a checkpoint that knows it (train.py --stage cold), or raise --max-new-tokens"""
+EARLY = 5  # steps after which ALL_IDLE is printed, if it is true
+ALL_IDLE = f"""for {EARLY} steps all answers to a prompt earned the same, so nothing was learned:
+start from a policy that answers in tags (train.py --stage cold), or raise --max-new-tokens"""
 SHOWN = ("reward", "format", "accuracy", "length", "kl", "entropy", "idle")  # in the progress bar
 LOCALIZATION = {"init": "runs/stage1", "out": "runs/rl-localization", "kl_coef": 0.05}
 # SpatialLadder's own settings (section 4 of the paper).
@@ -195,7 +195,7 @@ class GRPOLoss(nn.Module):
             "off_policy": ((ratio - 1).abs() * mask).max(),  # in this pass; 0 but for rounding
             "entropy": entropy,
         }
-        return loss, {name: float(value.detach()) for name, value in stats.items()}
+        return loss, {name: value.detach() for name, value in stats.items()}
 
 
 # ---------------------------------------------------------------- the loop
@@ -203,7 +203,7 @@ class GRPOLoss(nn.Module):
 
 def train(s, loop, rows, validate):
     """The loop. rows: the training rows, from which prompts are dealt."""
-    runtime, policy, well_formed = loop.runtime, loop.policy, 0.0
+    runtime, policy, idle = loop.runtime, loop.policy, 0.0
     order = deal_prompts(rows, s.steps * s.prompts_per_step, s.seed)
     share = s.prompts_per_step // runtime.world  # prompts that a rank answers
 
@@ -241,14 +241,14 @@ def train(s, loop, rows, validate):
         }
         record = {name: runtime.sum(value) / runtime.world for name, value in record.items()}
         loop.bar.set_postfix({name: f"{record[name]:.3g}" for name in SHOWN})
-        well_formed += record["format"]
-        if loop.step == EARLY and not well_formed:
-            runtime.say(NO_FORM)
+        idle += record["idle"]
+        if loop.step == EARLY == idle:
+            runtime.say(ALL_IDLE)
         if loop.due(s.save_every):
             with parallel.gathered(loop.loss_module):
                 record["val"] = validate(loop.step)
         loop.log("metrics.jsonl", {"seconds": round(loop.clock(), 2)} | record)
-        if loop.due(s.save_every) and loop.step < s.steps:
+        if loop.due(s.save_every):
             for k, text in enumerate(texts[: 2 * s.group_size]):  # of two prompts
                 about = describe(asked[k // s.group_size], *policy[1:3])
                 loop.log("completions.jsonl", about | {"answer": text} | parts[k])
@@ -278,6 +278,7 @@ def update(s, loop, prompts, ids, mask, advantage, old_logprobs):
         (loss * weight).backward()
         totals = {name: totals.get(name, 0.0) + weight * v for name, v in stats.items()}
     factor = cosine_schedule(loop.step, s.steps, WARMUP)
+    totals = {name: float(value) for name, value in totals.items()}  # only now wait for the device
     return totals | {"lr_factor": factor, "grad_norm": loop.update(factor, totals["loss"])}
 
 
@@ -316,7 +317,8 @@ def train_in(run, s, runtime):
         models = {id(m): m for m in (policy.model, ref_model) if m is not None}.values()
         parallel.shard(loss, [b for m in models for b in (*m.visual.blocks, *m.model.layers)])
     check_context(rows, *policy[1:3], policy.model.config)
-    scorer = scorer_of_run(policy, splits, s.data, runtime, s.max_new_tokens)
+    how = {"amp": s.amp, "max_new_tokens": s.max_new_tokens}
+    scorer = scorer_of_run(policy, splits, s.data, runtime, **how)
     optimizers = make_optimizers(policy.model, s.lr, muon_lr=0.0, weight_decay=0.0)
     about = {"data": fingerprint(rows)}
     with Loop(s, runtime, run, policy, loss, optimizers, about) as loop:

@@ -25,14 +25,14 @@ from torch.utils.data import DataLoader
 from nanoladder import checkpoint, parallel
 from nanoladder.batches import IGNORE_INDEX, Dataset, attention_mask, collate, on_device
 from nanoladder.checkpoint import TRAIN_PIXELS, PixelLimits, Policy
-from nanoladder.command import UserError, flag, parse, setting, show
+from nanoladder.command import UserError, parse, setting, show
 from nanoladder.image import ImageConfig, blank_images
 from nanoladder.ladder import climb_ladder, ladder_settings
 from nanoladder.loop import Loop, load_policy, prepare_model, resumed_settings
 from nanoladder.model import PRESETS, Qwen2_5_VL
 from nanoladder.muon import make_optimizers
 from nanoladder.preview import explain
-from nanoladder.process import leave_process_group, run_script
+from nanoladder.process import cpu_cores, leave_process_group, run_script
 from nanoladder.recipe import find_recipe
 from nanoladder.run_folder import RunFolder, Timer
 from nanoladder.runtime import autocast, cuda_presets, start_runtime
@@ -121,7 +121,7 @@ class AnswerLoss(nn.Module):
         self.model = model
 
     def forward(self, batch):
-        """A batch of on_device -> cross-entropy summed over answer tokens; no auxiliary loss."""
+        """A batch of on_device -> cross-entropy summed over answer tokens, and an auxiliary 0."""
         image_embeds = self.model.visual(batch["pixel_values"], batch["grid_thw"])  # [M, D]
         return self.of_answers(batch, image_embeds), image_embeds.new_zeros(())
 
@@ -143,7 +143,8 @@ def train(s, loop, recipe, dataset, order, validate):
     runtime, device, image_config = loop.runtime, loop.runtime.device, loop.policy.image_config
     steps = micro_batches(s, runtime, dataset, order[loop.step * s.batch_size :])
     how = {"batch_sampler": [keys for passes in steps for keys in passes], "collate_fn": collate}
-    how |= {"num_workers": 8, "pin_memory": True} if device.type == "cuda" else {}
+    workers = min(8, max(1, cpu_cores() // runtime.world))
+    how |= {"num_workers": workers, "pin_memory": True} if device.type == "cuda" else {}
     loader = iter(DataLoader(dataset, worker_init_fn=leave_process_group, **how))
     loop.bar.set_description(f"stage {s.stage}")
     for passes in steps:
@@ -182,7 +183,9 @@ def train(s, loop, recipe, dataset, order, validate):
 
 
 def micro_batches(s, runtime, dataset, order):
-    """This rank's forward passes of each step, as lists of keys. Padding at most doubles a length.
+    """This rank's forward passes of each step, as lists of keys of sequences of like length.
+
+    The longest of a pass is at most twice as long as its shortest, as Dataset.length estimates.
 
     With --shard all ranks need equally many passes, so only micro_batch_size divides them.
     """
@@ -223,21 +226,23 @@ def build_policy(s, texts, device):
 
 def read_data(s, recipe, runtime):
     """({split: rows}, {kind: share}) of the run; what the recipe can make is made first."""
-    own = kinds_to_learn(s.data, STAGES[s.stage][0])
-    shares = parse_mixture(s.mix) if s.mix else dict.fromkeys(own, 1.0)
     unwanted = {*DATA_TYPES} - {*s.data_types}
+    shares = parse_mixture(s.mix) if s.mix else dict.fromkeys(STAGES[s.stage][0], 1.0)
     shares = {kind: share for kind, share in shares.items() if kind not in unwanted}
-    if not shares:
-        raise UserError(f"stage {s.stage} needs --mix, or a recipe that says what it learns from")
     if runtime.main and s.data:
         recipe.make(s.data, s.stage, list(shares))
     runtime.wait()
+    if not s.mix:
+        own = kinds_to_learn(s.data, list(shares))
+        shares = {kind: 1.0 for kind in own if kind not in unwanted}
+    if not shares:
+        raise UserError(f"stage {s.stage} needs --mix, or a recipe that says what it learns from")
     splits = read_splits(s.data, list(shares), val_limits(list(shares), s.eval_rows))
     present = {row.kind for row in splits["train"]}
-    if s.mix is None:  # the stage's kinds, as far as the folder has them
-        shares = {kind: share for kind, share in shares.items() if kind in present}
-    if lacking := [kind for kind in shares or own if kind not in present]:
+    lacking = [kind for kind in shares if kind not in present]
+    if lacking and (s.mix or not present):
         raise UserError(f"{s.data}: no {lacking[0]} rows to train on; add some, or change --mix")
+    shares = {kind: share for kind, share in shares.items() if kind in present}
     for row in splits["train"]:
         row.rationale = row.rationale if s.rationales else ""
     return splits, shares
@@ -245,9 +250,8 @@ def read_data(s, recipe, runtime):
 
 def check(s, runtime):
     """UserError where settings make no sense, or contradict each other."""
-    if s.batch_size % (s.micro_batch_size * runtime.world):
-        shares = f"{flag('micro_batch_size')} {s.micro_batch_size} x {runtime.world} rank(s)"
-        raise UserError(f"--batch-size {s.batch_size} is no multiple of {shares}")
+    if s.batch_size % runtime.world:
+        raise UserError(f"--batch-size {s.batch_size} is no multiple of the {runtime.world} ranks")
     if s.shard and (runtime.world == 1 or s.muon_lr):
         raise UserError("--shard needs several ranks (torchrun), and --muon-lr 0")
     if s.init == "scratch" and s.model is None and s.freeze_vision:
@@ -259,16 +263,14 @@ def main(argv):
     if s.stage not in STAGES:
         return climb_ladder(s)
     runtime, clock = start_runtime(s.device, s.seed), Timer()
-    given = dataclasses.asdict(s)  # before micro_batch_size is filled in, which depends on ranks
-    s.micro_batch_size = s.micro_batch_size or max(1, s.batch_size // runtime.world)
     check(s, runtime)
     with RunFolder(s.out).claimed(s.resume, runtime.main) as run:
         runtime.say(f"stage {s.stage} on {runtime.device}, {runtime.world} rank(s)\n{show(s)}")
-        train_in(run, s, given, runtime, clock)
+        train_in(run, s, runtime, clock)
 
 
-def train_in(run, s, given, runtime, clock):
-    """The whole run, from the data to the report. given: the settings that run.json keeps."""
+def train_in(run, s, runtime, clock):
+    """The whole run, from the data to the report."""
     recipe = find_recipe(s.recipe, s.data)
     splits, shares = read_data(s, recipe, runtime)
     minutes = {"data": clock() / 60}
@@ -286,9 +288,9 @@ def train_in(run, s, given, runtime, clock):
     loss = recipe.loss(s, AnswerLoss(policy.model), *policy[1:3], splits["train"])
     if s.shard:
         parallel.shard(loss, [*policy.model.visual.blocks, *policy.model.model.layers])
-    scorer = scorer_of_run(policy, splits, s.data, runtime)
+    scorer = scorer_of_run(policy, splits, s.data, runtime, amp=s.amp)
     optimizers = make_optimizers(policy.model, s.lr, 0.0 if s.lora_rank else s.muon_lr)
-    about = {"settings": given, "images": len(dataset), "data": fingerprint(rows)}
+    about = {"images": len(dataset), "data": fingerprint(rows)}
     with Loop(s, runtime, run, policy, loss, optimizers, about) as loop:
         train(s, loop, recipe, dataset, order, lambda step: scorer.validate(step, splits["val"]))
         loop.finish(scorer, splits, minutes)

@@ -17,11 +17,12 @@ from collections import Counter
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from string import ascii_uppercase
 
+from nanoladder import schema
 from nanoladder.benchmarks import VSI_CHOICES, VSI_TASKS
-from nanoladder.command import UserError, parse, progress, setting
+from nanoladder.command import UserError, parse, progress, setting, shown
 from nanoladder.files import (
     is_unused,
     json_line,
@@ -315,10 +316,9 @@ def vsi_row(raw):
 
 def inside(root, name):
     """root/name. Damaged where a name from the download, or a link in it, leads out of root."""
-    path = root / name
-    away = PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts
-    if away or not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root)):
-        raise Damaged("a path leads out of the folder", repr(name))
+    path = schema.inside(root, name)
+    if path is None:
+        raise Damaged("a path leads out of the folder", shown(name))
     return path
 
 

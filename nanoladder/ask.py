@@ -1,8 +1,8 @@
 """Ask a model about pictures, and see its answer as it is decoded.
 
-python -m nanoladder.generate --model runs/stage1 --image room.png "Locate the chair."
-python -m nanoladder.generate --model runs/stage1 --image room.png --out boxes.png "Find the bed."
-python -m nanoladder.generate --model RUN --image a.png b.png "Is the bed or the sofa closer?"
+python -m nanoladder.ask --model runs/stage1 --image room.png "Locate the chair."
+python -m nanoladder.ask --model runs/stage1 --image room.png --out boxes.png "Find the bed."
+python -m nanoladder.ask --model RUN --image a.png b.png "Is the bed or the sofa closer?"
 
 The question comes last, with all that the model shall read, such as `Answer with a number.`
 """

@@ -28,9 +28,8 @@ def image_attention(model, prompt, answer_ids):
     first, T = len(prompt["input_ids"]) - 1, ids.shape[1]
     behind = torch.arange(len(answer_ids) - 1).expand(3, -1) + prompt["next_position"]
     positions = torch.cat((prompt["position_ids"], behind), dim=1)[:, None].to(device)  # [3, 1, T]
-    causal = torch.ones(T, T, dtype=torch.bool, device=device).tril()[
-        first:
-    ]  # [A, T] for A answer tokens
+    causal = torch.ones(T, T, dtype=torch.bool, device=device).tril()
+    causal = causal[first:]  # [A, T] for A answer tokens
     seen = []
 
     def look(attention, args):

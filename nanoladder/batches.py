@@ -7,7 +7,7 @@ Questions about the same pictures become one sequence, so the pictures are encod
     question  Locate the lamp.  ... answer      segment 2 likewise; it never sees segment 1
 
 Each question starts at the position that follows the prefix. Its logits are therefore the same as
-if it had been asked alone, and only its words tell its answer from the others.
+if it had been asked alone, and its words are the only cue to its answer.
 """
 
 from collections import Counter
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from nanoladder.command import UserError
-from nanoladder.image import grids_of, image_tokens, load_clips, pixel_values_of
+from nanoladder.image import grids_of, image_tokens, load_clips, pixel_values_of, preprocess
 from nanoladder.model import mrope_position_ids
 from nanoladder.photos import load_image
 from nanoladder.prompts import prompt_text, target_text
@@ -66,8 +66,7 @@ def load_bytes(paths, is_video, image_config):
 
 @lru_cache(maxsize=4)  # rows about the same pictures follow one another and share this tensor
 def load_pixel_values(paths, is_video, image_config):
-    clips, grids = load_bytes(paths, is_video, image_config)
-    return pixel_values_of(clips, image_config), grids
+    return preprocess([load_image(path) for path in paths], image_config, is_video)
 
 
 def check_context(rows, tokenizer, image_config, model_config, answers=False):

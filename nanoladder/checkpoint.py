@@ -241,7 +241,7 @@ class Policy(NamedTuple):
         config, image_config = load_config(folder), load_image_config(folder)
         tokenizer, generation = Tokenizer.load(folder), load_generation(folder, config.vocab_size)
         hf_config.check_parts(config, image_config, tokenizer, folder)
-        # An answer ends at the ends that the folder names, too.
+        # An answer also ends at the end tokens of generation_config.json.
         tokenizer.eos_ids = (*dict.fromkeys((*tokenizer.eos_ids, *end_ids(generation))),)
         return cls(load(folder, dtype, device)[0], tokenizer, image_config, generation)
 

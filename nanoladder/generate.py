@@ -1,12 +1,10 @@
 """Batched sampling with a KV cache.
 
-    python -m nanoladder.generate --model RUN --image room.png "Locate the chair."    # see ask.py
-
 Prompts are padded on the left, so that all completions start in the same column. Each prompt's
-pictures and text are computed once for its whole group of samples.
+pictures and text are computed once for its whole group of samples. `python -m nanoladder.ask` shows
+an answer while it is decoded.
 """
 
-import runpy
 from bisect import bisect_right
 from itertools import accumulate
 from typing import NamedTuple
@@ -103,8 +101,8 @@ def generate(
 
     prompts: dicts of batches.encode_prompt(..., ask=True), with image_embeds where these are known
     already. generator: on the model's device, for samples that can be repeated. on_token(ids) gets
-    the new token of each sample, or the end token of one that has ended. A repetition_penalty
-    other than 1 changes what is sampled from (nanoladder/repetition.py).
+    the new tokens of the rows that are still carried along, so use it with one prompt and one
+    sample. A repetition_penalty other than 1 changes what is sampled from (repetition.py).
     """
     device = model.lm_head.weight.device
     prompt, hidden, position, seen = prefill(model, prompts, eos_ids[0], device)
@@ -182,7 +180,3 @@ def draw(logprobs: Tensor, temperature: float, generator) -> Tensor:
     heaped = logprobs.exp().cumsum(dim=-1)
     drawn = torch.rand(len(heaped), 1, generator=generator, device=heaped.device) * heaped[:, -1:]
     return torch.searchsorted(heaped, drawn, right=True)
-
-
-if __name__ == "__main__":  # the command is in ask.py, which imports this file
-    runpy.run_module("nanoladder.ask", run_name="__main__")

@@ -17,42 +17,41 @@ MANY = 10_000_000
 # The least and the greatest value of each number in Config, VisionConfig and ImageConfig. They are
 # wide: they only keep out what cannot work, and what would be built without end.
 RANGES = {
-    **{"depth": (1, 256), "num_hidden_layers": (1, 256), "fullatt_block_indexes": (0, 255)},
-    **{"hidden_size": (4, 65_536), "out_hidden_size": (4, 65_536)},
-    **{"intermediate_size": (1, 1_000_000), "vocab_size": (8, MANY)},
-    **{"num_heads": (1, 1024), "num_attention_heads": (1, 1024), "num_key_value_heads": (1, 1024)},
-    **{"patch_size": (1, 256), "temporal_patch_size": (1, 16), "in_channels": (3, 6)},
-    **{"spatial_merge_size": (1, 16), "merge_size": (1, 16), "window_size": (1, 65_536)},
-    **{"tokens_per_second": (1, 1000), "max_position_embeddings": (1, MANY)},
-    **{"rope_theta": (1.0, 1e12), "mrope_section": (0, 65_536), "rms_norm_eps": (1e-12, 1e-2)},
-    **{"image_token_id": (0, MANY), "video_token_id": (0, MANY)},
-    **{"vision_start_token_id": (0, MANY), "vision_end_token_id": (0, MANY)},
-    **{"eos_token_id": (0, MANY), "pad_token_id": (0, MANY)},
-    **{"min_pixels": (1, 10**9), "max_pixels": (1, 10**9), "mean": (-10.0, 10.0)},
+    "depth": (1, 256), "num_hidden_layers": (1, 256), "fullatt_block_indexes": (0, 255),
+    "hidden_size": (4, 65_536), "out_hidden_size": (4, 65_536),
+    "intermediate_size": (1, 1_000_000), "vocab_size": (8, MANY),
+    "num_heads": (1, 1024), "num_attention_heads": (1, 1024), "num_key_value_heads": (1, 1024),
+    "patch_size": (1, 256), "temporal_patch_size": (1, 16), "in_channels": (3, 6),
+    "spatial_merge_size": (1, 16), "merge_size": (1, 16), "window_size": (1, 65_536),
+    "tokens_per_second": (1, 1000), "max_position_embeddings": (1, MANY),
+    "rope_theta": (1.0, 1e12), "mrope_section": (0, 65_536), "rms_norm_eps": (1e-12, 1e-2),
+    "image_token_id": (0, MANY), "video_token_id": (0, MANY),
+    "vision_start_token_id": (0, MANY), "vision_end_token_id": (0, MANY),
+    "eos_token_id": (0, MANY), "pad_token_id": (0, MANY),
+    "min_pixels": (1, 10**9), "max_pixels": (1, 10**9), "mean": (-10.0, 10.0),
     "std": (1e-6, 1e12),  # a huge one makes every picture look the same: image.blank_images
-}
+}  # fmt: skip
 # What a file may say about options that our code does not have. One that is missing or null means
 # the first value.
 TEXT_OPTIONS = {
-    **{"hidden_act": ("silu",), "attention_dropout": (0,), "use_sliding_window": (False,)},
-    **{"rope_type": ("default", "mrope"), "type": ("mrope", "default")},
+    "hidden_act": ("silu",), "attention_dropout": (0,), "use_sliding_window": (False,),
+    "rope_type": ("default", "mrope"), "type": ("mrope", "default"),
     "quantization_config": (None,),
-}
+}  # fmt: skip
 VISION_OPTIONS = {
-    **{"hidden_act": ("silu",), "rope_theta": (10_000,)},
-    **{"rope_type": ("axial", "default"), "type": ("axial", "default")},
-}
+    "hidden_act": ("silu",), "rope_theta": (10_000,),
+    "rope_type": ("axial", "default"), "type": ("axial", "default"),
+}  # fmt: skip
 IMAGE_OPTIONS = {
-    **{"do_resize": (True,), "do_rescale": (True,), "do_normalize": (True,)},
-    **{"do_convert_rgb": (True,), "resample": (3,), "rescale_factor": (1 / 255,)},  # 3 is bicubic
-    **{"do_center_crop": (False,), "do_pad": (False,)},
-}
+    "do_resize": (True,), "do_rescale": (True,), "do_normalize": (True,),
+    "do_convert_rgb": (True,), "resample": (3,), "rescale_factor": (1 / 255,),  # 3 is bicubic
+    "do_center_crop": (False,), "do_pad": (False,),
+}  # fmt: skip
 FILE_NAMES = {"mean": "image_mean", "std": "image_std"}  # of fields that have others in the files
 # transformers' own defaults. Its older versions left out of vision_config what equals them, and so
 # does the published 32B.
-VISION_DEFAULTS = asdict(VisionConfig()) | {
-    **{"hidden_size": 3584, "out_hidden_size": 3584, "tokens_per_second": 4}
-}
+VISION_DEFAULTS = asdict(VisionConfig())
+VISION_DEFAULTS |= {"hidden_size": 3584, "out_hidden_size": 3584, "tokens_per_second": 4}
 
 
 class CheckpointError(UserError):

@@ -137,11 +137,13 @@ def call(command):
     """
     cores = cpu_cores()
     few = 1 if os.name == "nt" else 2  # torchrun may lack libuv on Windows
-    ranks = torch.cuda.device_count() or min(few, cores)
+    found = torch.cuda.device_count() or min(few, cores)
+    ranks = max(n for n in (1, 2, 4, 8) if n <= found)  # numbers that divide a batch
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
     start = torchrun if ranks > 1 else []
     print("\n$ python " + " ".join([*start, *command]), flush=True)
     script = [str(ROOT / command[0]), *command[1:]]
-    environment = os.environ | {"OMP_NUM_THREADS": str(cores // ranks)}
+    environment = os.environ | {"OMP_NUM_THREADS": str(max(1, cores // ranks))}
+    environment["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = "600"  # seconds to save after Ctrl-C
     if run_child([sys.executable, *start, *script], env=environment):
         raise UserError(f"{command[0]} failed; the reason is above. The same command goes on here.")

@@ -38,7 +38,7 @@ def prepare_model(s, model, frozen, recompute):
         model.visual.requires_grad_(False)
     model.set_activation_checkpointing(recompute)
     if s.compile:
-        torch._dynamo.config.recompile_limit = 64  # one prompt, or one answer, is its own graph
+        torch._dynamo.config.recompile_limit = 64  # sizes 0 and 1 are graphs of their own
         model.visual.encode = torch.compile(model.visual.encode, dynamic=True)
         model.model.compile(dynamic=True)
 
@@ -164,9 +164,10 @@ class Loop:
 
     def save(self):
         """Save all that --resume needs; every rank must call it."""
-        trained = parallel.gather_state(self.policy.model, self.optimizers)
-        if odd := [name for name, p in trained.items() if not checkpoint.all_finite(p["value"])]:
-            self.refuse(f"the weights {odd[0]} are")
+        trained = parallel.gather_state(self.policy.model, self.optimizers, self.runtime.main)
+        odd = [name for name, p in trained.items() if not checkpoint.all_finite(p["value"])]
+        if self.runtime.sum(len(odd)):
+            self.refuse(f"the weights {''.join(odd[:1])} are")
         if self.runtime.main:
             state = {"step": self.step, "seconds": self.clock(), "trained": trained}
             checkpoint.save_state(self.run.state, state)

@@ -217,7 +217,7 @@ def plan_grid(config: VisionConfig, grid: Grid) -> tuple[Tensor, Tensor, Tensor,
     return order, window.bincount() * m * m, torch.full((t,), h * w), place[order].view(-1, 2)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=16)  # a plan of large pictures takes 30 MB
 @torch.inference_mode(False)  # a plan made while generating serves training too
 @torch.no_grad()
 def plan_vision(config: VisionConfig, grids: tuple[Grid, ...], device: torch.device) -> VisionPlan:

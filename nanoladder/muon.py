@@ -1,4 +1,4 @@
-"""The optimizers of supervised fine-tuning: Muon on hidden matrices, AdamW on all other weights.
+"""The optimizers of both loops: Muon on hidden matrices, AdamW on all other weights or on all.
 
 Muon (Jordan 2024) makes the momentum of a matrix orthogonal, so that every direction of a layer
 learns at the same rate. The update is torch.optim.Muon's, with two differences that matter on a

@@ -1,7 +1,10 @@
-"""Several devices: DDP where the model fits each of them, PyTorch's FSDP2 where it does not.
+"""Several devices: DDP where training fits each of them, PyTorch's FSDP2 where it does not.
 
     torchrun --nproc_per_node 2 train.py --stage 1           # DDP: every rank holds the whole model
     torchrun --nproc_per_node 2 train.py --stage 1 --shard   # FSDP2: every rank holds a part of it
+
+FSDP2 splits the weights, gradients and optimizer states while it trains. When a run starts, and
+while it answers, every device still holds all weights.
 
 What is saved is whole in both cases, so a run saved on two ranks resumes on one, and vice versa.
 """
@@ -62,7 +65,7 @@ def gathered(root: nn.Module):
 
 
 def whole(value):
-    """A split tensor, gathered from all ranks; anything else as it is."""
+    """A split tensor, gathered from all ranks; any other tensor as it is."""
     return value.full_tensor() if isinstance(value, DTensor) else value
 
 
@@ -80,14 +83,16 @@ def optimized(model, optimizers):
     return [(name, p, owner[p]) for name, p in model.named_parameters() if p in owner]
 
 
-def gather_state(model, optimizers) -> dict:
-    """{name: trained parameter and optimizer state}, whole, on the CPU; every rank must call it."""
+def gather_state(model, optimizers, keep=True) -> dict:
+    """{name: trained parameter and optimizer state}, whole, on the CPU.
+
+    Every rank must call it, but only those that `keep` the state need memory for it.
+    """
     state = {}
     for name, p, optimizer in optimized(model, optimizers):
-        kept = {
-            k: whole(v).cpu() if torch.is_tensor(v) else v for k, v in optimizer.state[p].items()
-        }
-        state[name] = {"value": whole(p.detach()).cpu(), "state": kept}
+        value, kept = whole(p.detach()), {k: whole(v) for k, v in optimizer.state[p].items()}
+        if keep:
+            state[name] = {"value": value.cpu(), "state": {k: v.cpu() for k, v in kept.items()}}
     return state
 
 
@@ -105,4 +110,4 @@ def scatter_state(state: dict, model, optimizers):
     for name, p, optimizer in trained:
         p.copy_(split_like(state[name]["value"], p))
         kept = state[name]["state"].items()
-        optimizer.state[p] = {k: split_like(v, p) if torch.is_tensor(v) else v for k, v in kept}
+        optimizer.state[p] = {k: split_like(v, p) for k, v in kept}

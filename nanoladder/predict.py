@@ -10,7 +10,7 @@ from collections import Counter
 import numpy as np
 import torch
 
-from nanoladder.answers import answer_part, parse_boxes, read_answer
+from nanoladder.answers import answer_part, read_answer
 from nanoladder.attention import image_attention, share_in_boxes
 from nanoladder.batches import check_context, encode_prompt
 from nanoladder.command import UserError, progress
@@ -189,8 +189,6 @@ def score_one(text, row, image_config):
 
 def parse_answer(text, row):
     """What an answer states, as read_answer has it, texts in lower case; None where unreadable."""
-    if row.form == "boxes":
-        return parse_boxes(text)
     stated = read_answer(answer_part(text, row), row)
     if row.form == "text":
         return stated.strip().lower() or None

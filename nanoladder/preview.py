@@ -40,7 +40,7 @@ def estimate_memory(model, s, length, pictures, supervised):
         "weights": sum(p.numel() * p.element_size() for p in model.parameters()),
         "gradients": 4 * trained,
         "optimizer": trained * (4 if s.muon_lr and not s.lora_rank else 8),
-        "activations": s.micro_batch_size * activations,
+        "activations": (s.micro_batch_size or s.batch_size) * activations,
     }
     return {name: size / 2**30 for name, size in need.items()}
 

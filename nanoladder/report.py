@@ -143,7 +143,8 @@ def score_section(scores):
     found = overview(scores) + tables(scores)
     parts = (f"<div><h3>{escape(t.title)}</h3>{html_table(t.columns, t.rows)}</div>" for t in found)
     names = "\n".join(c for t in found for c in (t.title, *t.columns, *(row[0] for row in t.rows)))
-    known = (f"<b>{escape(name)}</b>: {HEADINGS[name]}." for name in HEADINGS if name in names)
+    found_in = (name for name in HEADINGS if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", names))
+    known = (f"<b>{escape(name)}</b>: {HEADINGS[name]}." for name in found_in)
     notes = f'<p class="quiet">{"<br>".join(known)}</p>'
     return f'<h2>Scores</h2><div class="tables">{"".join(parts)}</div>{notes}' if found else ""
 
@@ -155,12 +156,12 @@ def settings_section(about):
 
 
 # The panel of each number of metrics.jsonl that is drawn, and what the panels show.
-PANELS = {"loss": "loss"} | dict.fromkeys(("auxiliary_loss", "dense_loss"), "auxiliary loss")
+PANELS = {"loss": "loss", "auxiliary_loss": "auxiliary loss"}
 PANELS |= dict.fromkeys(("reward", "accuracy", "format", "idle"), "reward")
 PANELS |= {"kl": "KL", "entropy": "entropy", "length": "length"}
 SHOWN = {
     "loss": "Cross-entropy of the answers' tokens.",
-    "auxiliary loss": "Of stage 0: the dense loss.",
+    "auxiliary loss": "What the recipe adds to the loss, such as stage 0's dense loss.",
     "reward": "Of sampled answers; it is the sum of accuracy and format. Idle is the share of "
     "prompts whose answers all got the same reward, so that they teach nothing.",
     "KL": "How far the model has moved from the reference: an estimate of the KL divergence.",

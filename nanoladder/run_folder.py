@@ -93,7 +93,7 @@ class Timer:
     """Seconds since it was made, plus those that earlier parts of a resumed run took."""
 
     def __init__(self, before=0.0):
-        self.start = time.time() - before
+        self.start = time.monotonic() - before
 
     def __call__(self):
-        return time.time() - self.start
+        return time.monotonic() - self.start

@@ -15,7 +15,7 @@ scored:
     choice    "options": ["A. chair", "B. lamp"], and "answer" is the letter of one of them
     number    "unit": "m", "cm", "m^2", any other word, or "" for a plain count; "answer" is digits
     motion    "answer" is a camera's motion, "move_right:0.4,rotate_up:5"
-    text      anything else; it is compared word by word
+    text      anything else; it must be equal but for case, blanks, emphasis and a last stop
 
 Further fields, all optional:
 
@@ -34,8 +34,9 @@ Further fields, all optional:
 """
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from string import ascii_uppercase
 
@@ -44,6 +45,7 @@ from nanoladder.command import UserError, progress, require
 from nanoladder.files import json_lines
 from nanoladder.motion import MINUS, MOTION, parse_motion
 from nanoladder.photos import ImageError, image_size
+from nanoladder.process import cpu_cores
 
 DATA_TYPES = ("single_image", "multi_view", "video")
 # SpatialLadder-26k's own question types. Its rows do not state their units.
@@ -297,13 +299,28 @@ def check_images(rows):
     UserError that names the row where a picture is missing, damaged or absurdly large, where a
     video's frames have different sizes, or where a box reaches outside its picture.
     """
-    size_of = cache(image_size)
-    for row in progress(rows, desc="check images", unit="row"):
-        try:
-            row.sizes = tuple(map(size_of, row.images))
-        except ImageError as error:
-            raise UserError(f"{row.where}: {error}") from None
+    first, sizes = {}, {}  # {picture: the first row that shows it}, {picture: (width, height)}
+    for row in rows:
+        first |= {path: row.where for path in row.images if path not in first}
+    pool = ThreadPoolExecutor(cpu_cores())
+    try:
+        found = pool.map(size_or_error, first)
+        for path, size in zip(first, progress(found, total=len(first), desc="check images")):
+            if isinstance(size, ImageError):
+                raise UserError(f"{first[path]}: {size}")
+            sizes[path] = size
+    finally:
+        pool.shutdown(cancel_futures=True)
+    for row in rows:
+        row.sizes = tuple(sizes[path] for path in row.images)
         check_sizes(row)
+
+
+def size_or_error(path):
+    try:
+        return image_size(path)
+    except ImageError as error:
+        return error
 
 
 def check_sizes(row):

@@ -5,7 +5,6 @@ scores, answers = scorer.score({"test": test_rows, "ood": ood_rows})
 """
 
 import dataclasses
-import time
 from collections import Counter, defaultdict
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +19,8 @@ from nanoladder.command import UserError
 from nanoladder.files import read_log, write_json, write_jsonl
 from nanoladder.pictures import draw_attention, draw_samples
 from nanoladder.predict import PUBLISHED_TOKENS, Journal
-from nanoladder.runtime import Runtime
+from nanoladder.run_folder import Timer
+from nanoladder.runtime import Runtime, autocast
 from nanoladder.schema import DATA_TYPES, rows_of
 from nanoladder.splits import BOXES, data_name, kinds_in, rows_for_constants, scored_kinds
 from nanoladder.strict import strict_accuracy
@@ -61,15 +61,15 @@ class Summary:
         return summaries.summarize_answers(predictions, self.rows[kind])
 
 
-def scorer_of_run(policy, splits, data, runtime, max_new_tokens=None):
-    """The Scorer of a run that trains on the data folder `data`.
+def scorer_of_run(policy, splits, data, runtime, **options):
+    """The Scorer of a run that trains on the data folder `data`; options: its further fields.
 
     Constant answers are fitted on training rows, also for kinds that the run does not train on.
     """
     others = {row.kind for row in splits["test"]} - {row.kind for row in splits["train"]}
     rows = splits["train"] + rows_for_constants(data, sorted(others), splits["test"])
     summarize = Summary(rows, policy.image_config)
-    return Scorer(policy, summarize, runtime, data_name(data), max_new_tokens=max_new_tokens)
+    return Scorer(policy, summarize, runtime, data_name(data), **options)
 
 
 @dataclasses.dataclass
@@ -80,7 +80,7 @@ class Scorer:
     and those of the split ood the same with -ood. folder: where answers are kept on the way.
     samples, batch_size, max_new_tokens and temperature: as predict takes them. attention: whether
     to measure where localization answers look. blank: scores.json of a model trained on blank
-    pictures, to show beside.
+    pictures, to show beside. amp: whether answers are computed in bf16, as in training.
     """
 
     policy: Policy
@@ -94,6 +94,7 @@ class Scorer:
     batch_size: int | None = None
     max_new_tokens: int | None = None
     temperature: float = 0.0
+    amp: bool = False
 
     def __post_init__(self):
         names = ("predictions", "shuffled", "samples", "attention")
@@ -145,13 +146,14 @@ class Scorer:
         limit = PUBLISHED_TOKENS[rows[0].think] if split in BENCHMARKS else None
         options |= {"batch_size": self.batch_size, "temperature": self.temperature}
         options |= {"max_new_tokens": self.max_new_tokens or limit}
-        return predict.predict(self.policy, rows, self.runtime, **options)
+        with autocast(self.runtime.device, self.amp):
+            return predict.predict(self.policy, rows, self.runtime, **options)
 
     def ask(self, rows, split, title, file, **options):
-        start, title = time.time(), f"{title}, {split}"
+        clock, title = Timer(), f"{title}, {split}"
         options |= {"journal": self.journals[file], "about": {"split": split}, "title": title}
         answers = self.predict(rows, split, **options)
-        self.runtime.say(f"{title}: {len(rows)} rows in {time.time() - start:.1f} s")
+        self.runtime.say(f"{title}: {len(rows)} rows in {clock():.1f} s")
         for number in count_cut(answers).values():
             limit = answers[0]["decoding"]["max_new_tokens"]
             self.runtime.say(f"{title}: {number} answer(s) were cut at {limit} tokens")

@@ -1,8 +1,8 @@
 """Text to ids and back, and Qwen's ChatML layout, around a byte-level BPE of `tokenizers`.
 
 A small model's tokenizer is trained on its data's own texts (Tokenizer.train); a Qwen folder's
-tokenizer.json loads with the same class. Special tokens are looked up by name, so no id is written
-anywhere in this project.
+tokenizer.json loads with the same class. Special tokens are looked up by name, so this file
+knows no ids.
 """
 
 import dataclasses

@@ -1,6 +1,6 @@
 """Decoding with cache, padding and groups, against plain recomputation and transformers.
 
-The command `python -m nanoladder.generate` is tested here too.
+The command `python -m nanoladder.ask` is tested here too.
 """
 
 import dataclasses
@@ -294,7 +294,7 @@ def test_command_names_what_is_missing(pictures, tmp_path):
     for argv in ([], ["--think", "Locate the chair."]):
         with pytest.raises(UserError, match="name pictures with --image"):
             ask.main(argv)
-    command = [sys.executable, "-m", "nanoladder.generate", "--image", "gone.png", "Where is it?"]
+    command = [sys.executable, "-m", "nanoladder.ask", "--image", "gone.png", "Where is it?"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8")
     assert done.returncode == 2 and not done.stdout and "Traceback" not in done.stderr
     assert done.stderr.splitlines()[-1] == "error: --image: gone.png: no such image file"

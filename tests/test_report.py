@@ -238,12 +238,12 @@ def test_chart_of_flat_lines_and_of_one_point(points):
 
 
 def test_curves_of_damaged_logs_of_older_runs(run):
-    """A torn line, numbers that are none, records without a step, and stage 0's older name."""
-    records = [{"step": k, "loss": 1.0, "dense_loss": 4.0, "val": {"x": {}}} for k in (1, 2)]
+    """A torn line, numbers that are none, and records without a step."""
+    records = [{"step": k, "loss": 1.0, "auxiliary_loss": 4.0, "val": {"x": {}}} for k in (1, 2)]
     records += [{"step": 3, "loss": float("nan")}, {"loss": 1.0}, {"step": 4, "loss": None}]
     lines = [json.dumps(record) for record in records]
     lines.insert(1, '{"step": 1, "val": {"iou": 0.5}\x00')
     (run / "metrics.jsonl").write_text("\n".join(lines), encoding="utf-8")
     page = Page(write_report(run))
     assert page.tags.count("polyline") == 2
-    assert "dense_loss" in page.words and "Cross-entropy of the answers" in page.words
+    assert "auxiliary_loss" in page.words and "Cross-entropy of the answers" in page.words

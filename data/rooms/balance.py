@@ -103,7 +103,8 @@ class _Group:
         """A fact from the stratum with the least debt, or from the next one, and so on.
 
         Of the stratum's next CANDIDATES it is the one with the least cost. used: {room: how often
-        it has been asked about}. None where no facts are left, or all left break a limit.
+        it has been asked about}. None where no facts are left, or the cheapest of each stratum
+        breaks a limit.
         """
         left = (key for key in self.strata if self.strata[key])
         for key in sorted(left, key=lambda key: (self.debt[key], key)):

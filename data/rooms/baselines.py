@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data.rooms.spatial import option_texts, right_option
 from nanoladder.command import UserError, parse, setting
 from nanoladder.files import read_jsonl, write_json
 from nanoladder.process import run_script
@@ -109,16 +110,6 @@ def _number_by_category(train, test):
 # ---------------------------------------------------------------- choices
 
 
-def _texts(row):
-    """The options without their letters."""
-    return [option.split(". ", 1)[1] for option in row["options"]]
-
-
-def _right(row):
-    """Index of the right option."""
-    return "ABCD".index(row["answer"])
-
-
 def _constant_choice(train, test):
     """The best of always the same letter and, for directions, always the same words.
 
@@ -126,18 +117,22 @@ def _constant_choice(train, test):
     """
 
     def hits(rows, guess):
-        return np.mean([guess(row) == _right(row) for row in rows])
+        return np.mean([guess(row) == right_option(row) for row in rows])
 
     guesses = [lambda row, k=k: k for k in range(4)]
     if train[0]["question_type"] == "relative direction":
         commonest = {}  # {difficulty: its commonest direction}
         for difficulty in sorted({row["difficulty"] for row in train}):
-            said = [_texts(row)[_right(row)] for row in train if row["difficulty"] == difficulty]
+            said = [
+                option_texts(row)[right_option(row)]
+                for row in train
+                if row["difficulty"] == difficulty
+            ]
             commonest[difficulty] = max(sorted(set(said)), key=said.count)
 
         def same_words(row):
             words = commonest.get(row["difficulty"])
-            return [*_texts(row), words].index(
+            return [*option_texts(row), words].index(
                 words
             )  # no option's index where the words are absent
 
@@ -155,16 +150,16 @@ def _clues(row, text):
 def _choice_by_category(train, test):
     offered, right = defaultdict(float), defaultdict(float)
     for row in train:
-        for k, text in enumerate(_texts(row)):
+        for k, text in enumerate(option_texts(row)):
             for clue in _clues(row, text):
                 offered[clue] += 1
-                right[clue] += (k == _right(row)) - 1 / len(row["options"])  # above chance
+                right[clue] += (k == right_option(row)) - 1 / len(row["options"])  # above chance
 
     def rate(row, text):
         return sum(right[clue] / (offered[clue] + PRIOR_ROWS) for clue in _clues(row, text))
 
-    guesses = [np.argmax([rate(row, text) for text in _texts(row)]) for row in test]
-    return float(np.mean([guess == _right(row) for guess, row in zip(guesses, test)]))
+    guesses = [np.argmax([rate(row, text) for text in option_texts(row)]) for row in test]
+    return float(np.mean([guess == right_option(row) for guess, row in zip(guesses, test)]))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The hints experiment of SpatialLadder's paper (arXiv 2510.08531, figure 1), as a data folder.
+"""Questions behind hints, after SpatialLadder's figure 1 (arXiv 2510.08531), as a data folder.
 
     python -m data.rooms.hints --hints boxes --out datasets/rooms-hints-boxes
     python eval.py --model RUN --data datasets/rooms-hints-boxes --out RUN/eval-boxes
@@ -9,10 +9,11 @@ what a model with perfect vision would see: the boxes of the asked objects and, 
 directions, the direction of two of them from the one at which the asker stands. Then only reasoning
 is left: both directions are relative to the camera's, and the answer is the turn between them.
 
-If the hints raise a model's score, its vision is the weak part. If they do not, it does not need
-them or cannot use them. Rows keep their question_ids, so eval.py --compare pairs them with the rows
-without hints. The boxes are in pixels of the picture as the model sees it, so the folder is made
-for the image settings of one model.
+The paper draws its hints into the picture, and ours are text before the question, so the scores do
+not compare with the paper's. If the hints raise a model's score, its vision is the weak part. If
+they do not, it does not need them or cannot use them. Rows keep their question_ids, so eval.py
+--compare pairs them with the rows without hints. The boxes are in pixels of the picture as the
+model sees it, so the folder is made for the image settings of one model.
 """
 
 import os
@@ -25,9 +26,10 @@ from PIL import Image
 
 from data.rooms.scene import camera_from_json
 from data.rooms.spatial import angle
-from nanoladder.command import UserError, parse, setting
+from nanoladder.command import UserError, parse, setting, shown
 from nanoladder.files import read_jsonl, write_jsonl
 from nanoladder.process import run_script
+from nanoladder.schema import inside
 
 
 @dataclass
@@ -63,8 +65,11 @@ def main(argv):
         new = Path(partial, "new")
         for split, rows in hinted.items():
             for name in sorted({name for row in rows for name in row["image"]}):
+                source = inside(data / split, name)
+                if source is None:
+                    raise UserError(f"{data / split}: {shown(name)} leads out of this folder")
                 (new / split / name).parent.mkdir(parents=True, exist_ok=True)
-                _link(data / split / name, new / split / name)
+                _link(source, new / split / name)
             if rows:
                 write_jsonl(new / split / "spatial.jsonl", rows)
         new.rename(out)  # a folder that is there is whole

@@ -214,9 +214,7 @@ def _make_room(s, split, shard, index, rows):
     """
     scene = make_scene(s.seed, split, index, index % len(LEVELS) + 1)
     frames, shots = _photograph(s, scene, shard)
-    truth = scene_to_json(scene)
-    del truth["cameras"]
-    truth |= {"frames": frames}
+    truth = scene_to_json(scene) | {"frames": frames}
     rows["scenes"].append(truth)
     rows["spatial"].append(room_facts(truth, s.size))
 

@@ -24,7 +24,13 @@ import numpy as np
 
 from data.rooms.floor import Sights, first_seen, tour, turn
 from data.rooms.seeing import PICTURES
-from data.rooms.spatial import box_distance, box_gaps, framed_corners
+from data.rooms.spatial import (
+    box_distance,
+    box_gaps,
+    framed_corners,
+    option_texts,
+    right_option,
+)
 from nanoladder.answers import in_tags
 from nanoladder.files import read_jsonl
 
@@ -81,7 +87,9 @@ def relative_distance(row, sights):
 
     A small model that sees four distances at once finds the smallest no better than by chance.
     """
-    target, *others = objects = [sights.by_name[name] for name in (row["asked"][0], *_texts(row))]
+    target, *others = objects = [
+        sights.by_name[name] for name in (row["asked"][0], *option_texts(row))
+    ]
     gaps = [(round(box_distance(target, o), 1), o.category) for o in others]
     closest = accumulate(gaps, lambda best, new: new if new[0] < best[0] else best)
     said = [f"{gap} so {name} {least}" for (gap, _), (least, name) in zip(gaps, closest)]
@@ -168,14 +176,9 @@ def _seen(sights, objects):
     return sights.see(objects) + " " if sights.alone else ""
 
 
-def _texts(row):
-    """The options without their letters."""
-    return [option.split(". ", 1)[1] for option in row["options"]]
-
-
 def _answer(row):
     """The answer to a row; of a choice, the words of the right option."""
-    return _texts(row)["ABCD".index(row["answer"])] if row["options"] else row["answer"]
+    return option_texts(row)[right_option(row)] if row["options"] else row["answer"]
 
 
 def rationale(row, scene, size, rng):

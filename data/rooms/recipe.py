@@ -5,6 +5,7 @@ nanoladder/recipe.py says what a recipe may decide.
 """
 
 import re
+import shlex
 import subprocess
 import sys
 from functools import partial
@@ -112,7 +113,7 @@ class Rooms(Recipe):
         rooms, several, flags = PREPARE[stage]
         counts = ["--pictures", str(rooms), "--view-sets", str(several), "--videos", str(several)]
         argv = ["--out", str(data.resolve()), *counts, *flags]
-        command = "python -m data.rooms.prepare " + " ".join(argv)
+        command = "python -m data.rooms.prepare " + shlex.join(argv)
         if others := prepare.other_settings(data, prepare.read_settings(argv)):
             raise UserError(
                 f"{missing} is missing, and {data} was begun with other settings "

@@ -570,16 +570,15 @@ def camera_from_json(row):
     return Camera(np.array(row["position"]), np.array(row["rotation"]), row["fov_deg"])
 
 
-def scene_to_json(scene, cameras=()):
+def scene_to_json(scene):
     """The whole truth of a room in JSON types, without its solids, which make_scene draws again."""
     row = asdict(scene)
     del row["solids"]
-    row["cameras"] = [camera_to_json(camera) for camera in cameras]
     return row
 
 
 def scene_from_json(row):
-    """(scene, cameras) of a value of scene_to_json.
+    """(scene, cameras) of a value of scene_to_json with "cameras", those of camera_to_json.
 
     ValueError where this code draws another room than the value describes.
     """

@@ -381,6 +381,16 @@ PHRASES = {
 }
 
 
+def option_texts(row):
+    """The options of a row without their letters."""
+    return [option.split(". ", 1)[1] for option in row["options"]]
+
+
+def right_option(row):
+    """Index of the right option of a row."""
+    return "ABCD".index(row["answer"])
+
+
 def in_words(number, fact, room, turns, rng):
     """The row of a fact: {"question_id": number, "question", "options", "answer", ...}.
 

@@ -15,7 +15,6 @@ from nanoladder.files import read_jsonl
 
 LOSSES = {"loss": "#8d93a1", "auxiliary_loss": "#c9915a"}
 SCORES = {"seeing": "#00798c", "floor": "#d1495b", "map_arithmetic": "#e08e1b", "localization": "k"}
-OLD_NAMES = {"dense_loss": "auxiliary_loss", "reckoning": "map_arithmetic"}  # in logs of older runs
 
 
 def smooth(values, share=0.9):
@@ -27,18 +26,14 @@ def smooth(values, share=0.9):
     return out
 
 
-def renamed(record):
-    return {OLD_NAMES.get(name, name): value for name, value in record.items()}
-
-
 def draw(upper, lower, run, start):
     """One run, which begins at minute `start` -> the minute at which it ends."""
-    rows = [renamed(row) for row in read_jsonl(run / "metrics.jsonl")]
+    rows = read_jsonl(run / "metrics.jsonl")
     minutes = [start + row["seconds"] / 60 for row in rows]
     for name in LOSSES.keys() & rows[0].keys():
         values = [v or float("nan") for v in smooth([row[name] for row in rows])]  # 0: not asked
         upper.plot(minutes, values, color=LOSSES[name], label=name.replace("_", " "))
-    scored = [(at, renamed(row["val"])) for at, row in zip(minutes, rows) if "val" in row]
+    scored = [(at, row["val"]) for at, row in zip(minutes, rows) if "val" in row]
     for kind in SCORES.keys() & {kind for _, scores in scored for kind in scores}:
         values = [scores[kind].get("iou", scores[kind].get("accuracy")) for _, scores in scored]
         lower.plot([at for at, _ in scored], values, "o-", color=SCORES[kind], ms=3,

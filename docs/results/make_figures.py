@@ -225,6 +225,7 @@ def sampling(folders):
     entropies = {}
     for (name, folder), colour in zip(folders.items(), COLOURS):
         answers = read_jsonl(folder / "samples.jsonl")
+        answers = [a for a in answers if a["split"] == "test" and a["form"] != "boxes"]
         split = Path(answers[0]["images"][0]).parents[2]
         rows = {row.question_id: row for row in read_rows(split / "spatial.jsonl")}
         scores = []

@@ -57,13 +57,18 @@ def versions(a, device):
 def outcome(device, rows, given=None):
     """The base on a device, in fp32: logits, greedy answers, norm of GRPO's gradient, its answers.
 
-    given: the answers from which the loss is computed; by default, those of the first two prompts.
+    given: two answers to each of the first two rows, from which the loss is computed; by default
+    the device samples them.
     """
     policy = Policy.load(BASE, device=device)
     model, tokenizer, image_config, _ = policy
     prompts = [encode_prompt(row, tokenizer, image_config, model.config, True) for row in rows]
     done = generate(model, prompts, 32, tokenizer.eos_ids)
-    ids, mask, old = given or (t[:4].view(2, 2, -1) for t in done)
+    if given is None:
+        generator = torch.Generator(device).manual_seed(0)
+        pairs = generate(model, prompts[:2], 32, tokenizer.eos_ids, 1.0, (), 2, generator)
+        given = [t.view(2, 2, -1) for t in pairs]
+    ids, mask, old = given
     batch = pack(prompts[:2], ids.cpu(), mask.cpu(), device)
     answers = [t.to(device) for t in (ids, mask, torch.tensor([[1.0, -1], [1, -1]]), old)]
     loss, _ = rl.GRPOLoss(rl.Settings(kl_coef=0.0), model, None, ())(batch, *answers)

@@ -232,7 +232,10 @@ def main(argv):
     print(f"{work}\n\n{HEAD}", flush=True)
     for name, limit, command, read in steps(a, work):
         left = end - time.time()
-        if left < 2 * GRACE or a.only and name not in a.only:
+        if a.only and name not in a.only:
+            continue
+        if left < 2 * GRACE:
+            results.append({"name": name, "seconds": 0, "rc": "", "error": "no time was left"})
             continue
         limit = min(limit * (PATIENCE if a.tiny else 1), left - GRACE)
         result = run_step(name, limit, command, read, work)

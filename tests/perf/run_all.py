@@ -1,7 +1,7 @@
 """Every benchmark beside a peer, one after another, and one table of their ratios.
 
     pip install -e '.[test]' trl
-    python tests/perf/run_all.py --model runs/ladder/cold --data datasets/rooms-spatial
+    python tests/perf/run_all.py --model RUN --data datasets/rooms-spatial --out FILE.json
     python tests/perf/run_all.py --tiny --data FOLDER --out FILE     # only to see that it works
 
 The checkpoint should be one after the cold start, so that long answers are long. --out gets the
@@ -21,7 +21,7 @@ import bench_rollout
 import bench_sft
 import torch
 from check_device import commit
-from turns import BASE, COLUMNS, DEVICE, ROOT, cells
+from turns import BASE, COLUMNS, DEVICE, cells
 
 from nanoladder.files import write_json
 from nanoladder.process import explain, run_script
@@ -59,7 +59,7 @@ def main(argv):
     parser.add_argument("--model", default=BASE, help="run folder or checkpoint folder")
     parser.add_argument("--data", default="datasets/rooms-spatial", help="data folder with test")
     parser.add_argument("--turns", type=int, default=5, help="turns of each contestant")
-    parser.add_argument("--out", default=ROOT / "docs/results/performance.json", help="JSON file")
+    parser.add_argument("--out", required=True, help="JSON file to write")
     parser.add_argument("--tiny", action="store_true", help="the least work, for a rehearsal")
     args = parser.parse_args(argv)
     results, failed = [], []
