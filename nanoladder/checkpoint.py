@@ -5,7 +5,6 @@ written beside its target and renamed into place, so a run that is killed at any
 good checkpoint. Nothing is ever pickled.
 """
 
-import json
 import math
 import os
 import re
@@ -289,42 +288,40 @@ def save(folder, model: Qwen2_5_VL, tokenizer=None, image_config=None, generatio
 # ---------------------------------------------------------------------------- state of a run
 
 
-def save_state(path, state):
-    """Write nested dicts of tensors and JSON values to one safetensors file.
+class State(NamedTuple):
+    """What a run needs to go on."""
 
-    The tensors are the file's tensors, and the rest is JSON in its header. Keys keep their type,
-    and floats every bit.
-    """
-    path, tensors = Path(path), {}
+    step: int
+    seconds: float  # of training so far
+    trained: dict  # of parallel.gather_state
 
-    def encode(value):
-        if isinstance(value, Tensor):
-            name = str(len(tensors))
-            tensors[name] = value.contiguous()
-            return {"tensor": name}
-        if isinstance(value, dict):
-            return {"dict": [[key, encode(item)] for key, item in value.items()]}
-        return value  # what JSON does not know makes it raise TypeError
 
-    header = {"format": "pt", "state": json.dumps(encode(state))}
+def save_state(path, state: State):
+    """Write a run's state to one safetensors file."""
+    path = Path(path)
+    tensors = {
+        f"{name} {kind}": tensor.contiguous()
+        for name, entry in state.trained.items()
+        for kind, tensor in ({"value": entry["value"]} | entry["state"]).items()
+    }
+    header = {"format": "pt", "step": str(state.step), "seconds": repr(state.seconds)}
     save_file(tensors, beside(path, "new"), metadata=header)
     put_in_place(beside(path, "new"), path)
 
 
-def load_state(path):
+def load_state(path) -> State:
     """What save_state wrote, tensors on the CPU. CheckpointError if it is missing or damaged."""
+    trained = {}
     with open_tensors(Path(path)) as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}
-        header = (file.metadata() or {}).get("state", "")
-    made_of = {"tensor": tensors.__getitem__, "dict": dict}
-
-    def decode(encoded):  # of the innermost first
-        ((kind, content),) = encoded.items()
-        return made_of[kind](content)
-
+        header = file.metadata() or {}
+        for key in file.keys():
+            name, _, kind = key.rpartition(" ")
+            trained.setdefault(name, {"state": {}})["state"][kind] = file.get_tensor(key)
+    for entry in trained.values():
+        entry["value"] = entry["state"].pop("value", None)
     try:
-        return json.loads(header, object_hook=decode)
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        return State(int(header["step"]), float(header["seconds"]), trained)
+    except (KeyError, ValueError) as error:
         raise CheckpointError(f"{path}: not a run's state ({shown(str(error))})") from None
 
 
@@ -332,27 +329,21 @@ def load_state(path):
 KEPT = ({"step", "exp_avg", "exp_avg_sq"}, {"momentum"}, set())
 
 
-def check_state(state, steps: int, model: Qwen2_5_VL, path):
+def check_state(state: State, steps: int, model: Qwen2_5_VL, path):
     """CheckpointError unless a run of `steps` steps with this model can go on from a state."""
     where = f"{path}: this run cannot go on from it: "
-    require(rules_of_state(state, steps, dict(model.named_parameters())), where)
+    require(rules_of_state(*state, steps, dict(model.named_parameters())), where)
 
 
-def rules_of_state(state, steps: int, parameters: dict):
-    entries = state.get("trained") if isinstance(state, dict) else None
-    yield isinstance(entries, dict) and {"step", "seconds"} <= state.keys(), "not a run's state"
-    step, seconds = state["step"], state["seconds"]
-    yield type(step) is int and 0 <= step <= steps, f"step {shown(step)} is not in 0 to {steps}"
-    is_time = isinstance(seconds, (int, float)) and 0 <= seconds < math.inf
-    yield is_time, f"seconds {shown(seconds)} is no duration"
-    for name, entry in entries.items():
+def rules_of_state(step, seconds, trained, steps: int, parameters: dict):
+    yield 0 <= step <= steps, f"step {step} is not in 0 to {steps}"
+    yield 0 <= seconds < math.inf, f"seconds {seconds} is no duration"
+    for name, entry in trained.items():
         yield name in parameters, f"{shown(name)} is not in this model"
-        kept = entry.get("state") if isinstance(entry, dict) else None
-        yield isinstance(kept, dict) and {*kept} in KEPT, f"{name} lacks its optimizer's state"
-        for kind, tensor in ({"value": entry.get("value")} | kept).items():
+        yield {*entry["state"]} in KEPT, f"{name} lacks its optimizer's state"
+        for kind, tensor in ({"value": entry["value"]} | entry["state"]).items():
             shape = () if kind == "step" else parameters[name].shape
-            fits = isinstance(tensor, Tensor) and tensor.is_floating_point()
-            fits = fits and tensor.shape == shape and all_finite(tensor)
-            yield fits, f"{kind} of {name} is not finite or of another shape"
-    began = step == 0 or any(entry["state"] for entry in entries.values())
+            fits = tensor is not None and tensor.is_floating_point() and tensor.shape == shape
+            yield fits and all_finite(tensor), f"{kind} of {name} is not finite or of another shape"
+    began = step == 0 or any(entry["state"] for entry in trained.values())
     yield began, "it holds no optimizer's state"

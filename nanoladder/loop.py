@@ -78,9 +78,9 @@ class Loop:
         if s.resume:
             state = checkpoint.load_state(run.state)
             checkpoint.check_state(state, s.steps, policy.model, run.state)
-            self.step, seconds = state["step"], state["seconds"]
+            self.step, seconds, trained = state
             self.saved = self.step
-            parallel.scatter_state(state["trained"], policy.model, optimizers)
+            parallel.scatter_state(trained, policy.model, optimizers)
             runtime.say(f"resumed at step {self.step} of {s.steps}")
         self.peak_rates = [[group["lr"] for group in o.param_groups] for o in optimizers]
         self.compute = parallel.replicate(loss_module, runtime.world)
@@ -169,7 +169,7 @@ class Loop:
         if self.runtime.sum(len(odd)):
             self.refuse(f"the weights {''.join(odd[:1])} are")
         if self.runtime.main:
-            state = {"step": self.step, "seconds": self.clock(), "trained": trained}
+            state = checkpoint.State(self.step, self.clock(), trained)
             checkpoint.save_state(self.run.state, state)
         self.runtime.wait()
         self.saved = self.step

@@ -17,6 +17,7 @@ from nanoladder.checkpoint import (
     BASE,
     CheckpointError,
     Policy,
+    State,
     all_finite,
     check_state,
     find,
@@ -418,62 +419,53 @@ def test_kill_between_the_renames_loses_nothing(saved, tmp_path, monkeypatch):
     assert not (folder / "tokenizer.json").exists()  # the whole folder was replaced
 
 
-def same(a, b):
-    """Whether two states are equal in value and type at every depth."""
-    if isinstance(a, torch.Tensor):
-        return isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b)
-    if isinstance(a, dict):
-        return type(b) is dict and list(a) == list(b) and all(same(a[key], b[key]) for key in a)
-    return type(a) is type(b) and a == b
-
-
 def test_state_comes_back_exactly(tmp_path):
-    line = torch.arange(10.0)
-    state = {
-        **{"step": 7, "ratio": 0.1 + 0.2, "infinite": float("inf"), "none": None, "flag": True},
-        **{3: "int", "3": "str", "empty": {}, "list": [], "torch": torch.get_rng_state()},
-        "nested": {"a": {"tensor": torch.tensor(2), "dict": {"dict": 1}}},
-        "views": {"first": line[2:5], "second": line[5:6]},
-        "turned": torch.randn(2, 3).T,
-        "half": torch.randn(3).bfloat16(),
-        "nothing": {"flat": torch.zeros(0), "wide": torch.zeros(0, 4)},
+    line, path = torch.arange(10.0), tmp_path / "state.safetensors"
+    entries = {
+        "views": {"value": line[2:5], "state": {"momentum": line[5:8]}},
+        "turned": {"value": torch.randn(2, 3).T, "state": {}},
+        "half.weight": {"value": torch.randn(3).bfloat16(), "state": {"step": torch.tensor(2.0)}},
     }
-    save_state(tmp_path / "state.safetensors", state)
-    assert same(state, load_state(tmp_path / "state.safetensors"))
+    save_state(path, State(7, 0.1 + 0.2, entries))
+    step, seconds, trained = load_state(path)
+    assert (step, seconds) == (7, 0.1 + 0.2) and trained.keys() == entries.keys()
+    for name, entry in entries.items():
+        again = trained[name]
+        assert again["value"].dtype == entry["value"].dtype
+        assert torch.equal(again["value"], entry["value"])
+        assert again["state"].keys() == entry["state"].keys()
+        assert all(torch.equal(again["state"][k], v) for k, v in entry["state"].items())
     assert [path.name for path in tmp_path.iterdir()] == ["state.safetensors"]
 
 
 def test_kill_while_writing_keeps_the_old_state(tmp_path, monkeypatch):
     path = tmp_path / "state.safetensors"
-    save_state(path, {"step": 1})
+    save_state(path, State(1, 0.0, {}))
 
     def die(*_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(checkpoint.os, "replace", die)
     with pytest.raises(KeyboardInterrupt):
-        save_state(path, {"step": 2})
+        save_state(path, State(2, 0.0, {}))
     monkeypatch.undo()
-    assert load_state(path) == {"step": 1}
-    save_state(path, {"step": 3})
-    assert load_state(path) == {"step": 3}
+    assert load_state(path).step == 1
+    save_state(path, State(3, 0.0, {}))
+    assert load_state(path).step == 3
 
 
 def test_file_that_holds_no_state_is_named(tmp_path):
     path = tmp_path / "state.safetensors"
     with pytest.raises(CheckpointError, match="state.safetensors: no such file"):
         load_state(path)
-    save_state(path, {"x": torch.ones(1000)})
+    save_state(path, State(1, 0.0, {"x": {"value": torch.ones(1000), "state": {}}}))
     os.truncate(path, 500)
     with pytest.raises(CheckpointError, match="state.safetensors: damaged"):
         load_state(path)
-    save_file({"x": torch.ones(1)}, path)
-    for text in ("{", '{"tensor": "y"}', '{"tensor": []}', "{}", '{"dict": [1]}', "[" * 10**5):
-        save_file({"x": torch.ones(1)}, path, metadata={"state": text})
+    for header in (None, {}, {"step": "3"}, {"step": "3.5", "seconds": "1"}, {"step": "x"}):
+        save_file({"x": torch.ones(1)}, path, metadata=header)
         with pytest.raises(CheckpointError, match="state.safetensors: not a run's state"):
             load_state(path)
-    with pytest.raises(TypeError):
-        save_state(path, {"x": object()})
 
 
 def run_state(step=3):
@@ -483,33 +475,34 @@ def run_state(step=3):
     kept = {"0.weight": {"momentum": torch.ones(2, 3)}, "0.bias": moments, "1.weight": {}}
     values = {name: p.detach().clone() for name, p in model.named_parameters()}
     trained = {name: {"value": values[name], "state": kept[name]} for name in kept}
-    return {"step": step, "seconds": 1.5, "trained": trained}, model
+    return State(step, 1.5, trained), model
 
 
 def spoil(name, key, value):
-    """Change a parameter's value, or what its optimizer kept; None takes it away."""
+    """A change of a parameter's value, or of what its optimizer kept; None takes it away."""
 
     def apply(state):
-        entry = state["trained"][name]
-        part = entry if key in ("value", "state") else entry["state"]
-        part.pop(key) if value is None else part.update({key: value})
+        entry = state.trained[name]
+        part = entry if key == "value" else entry["state"]
+        part.update({key: value}) if key == "value" or value is not None else part.pop(key)
+        return state
 
     return apply
 
 
+def without_optimizers(state):
+    entries = {name: entry | {"state": {}} for name, entry in state.trained.items()}
+    return state._replace(trained=entries)
+
+
 SPOILT = {
-    "a step below 0": (lambda s: s.update(step=-1), "step -1 is not in 0 to 10"),
-    "a step beyond": (lambda s: s.update(step=11), "step 11 is not in 0 to 10"),
-    "a step in words": (lambda s: s.update(step="x"), "step 'x' is not in 0 to 10"),
-    "half a step": (lambda s: s.update(step=1.5), "step 1.5 is not in 0 to 10"),
-    "a true step": (lambda s: s.update(step=True), "step True is not in 0 to 10"),
-    "no step": (lambda s: s.pop("step"), "not a run's state"),
-    "NaN seconds": (lambda s: s.update(seconds=math.nan), "seconds nan is no duration"),
-    "seconds below 0": (lambda s: s.update(seconds=-1), "seconds -1 is no duration"),
-    "no parameters": (lambda s: s.update(trained={}), "holds no optimizer's state"),
-    "a list": (lambda s: s.update(trained=[]), "not a run's state"),
+    "a step below 0": (lambda s: s._replace(step=-1), "step -1 is not in 0 to 10"),
+    "a step beyond": (lambda s: s._replace(step=11), "step 11 is not in 0 to 10"),
+    "NaN seconds": (lambda s: s._replace(seconds=math.nan), "seconds nan is no duration"),
+    "seconds below 0": (lambda s: s._replace(seconds=-1), "seconds -1 is no duration"),
+    "no parameters": (lambda s: s._replace(trained={}), "holds no optimizer's state"),
     "another model": (
-        lambda s: s["trained"].update({"x": {}}),
+        lambda s: s._replace(trained={"x": {"value": torch.ones(1), "state": {}}}),
         "'x' is not in this model",
     ),
     "another shape": (
@@ -520,14 +513,9 @@ SPOILT = {
     "NaN": (spoil("0.bias", "value", torch.tensor([1, math.nan])), "value of 0.bias is not finite"),
     "whole numbers": (spoil("0.bias", "value", torch.tensor([1, 2])), "value of 0.bias"),
     "no moment": (spoil("0.bias", "exp_avg_sq", None), "0.bias lacks its optimizer's state"),
-    "a moment in words": (spoil("0.bias", "exp_avg", "x"), "exp_avg of 0.bias is not finite"),
     "an infinite moment": (spoil("0.bias", "exp_avg", torch.full((2,), math.inf)), "exp_avg of"),
     "a momentum's shape": (spoil("0.weight", "momentum", torch.ones(3, 2)), "momentum of 0.weight"),
-    "no optimizer": (
-        lambda s: [entry["state"].clear() for entry in s["trained"].values()],
-        "holds no optimizer's state",
-    ),
-    "no optimizer's entry": (spoil("1.weight", "state", None), "1.weight lacks its optimizer"),
+    "no optimizer": (without_optimizers, "holds no optimizer's state"),
 }
 
 
@@ -536,17 +524,15 @@ def test_state_that_no_run_can_go_on_from_is_refused(name):
     state, model = run_state()
     check_state(state, 10, model, "state.safetensors")
     change, message = SPOILT[name]
-    change(state)
     with pytest.raises(
         CheckpointError, match=f"^state.safetensors: this run cannot go on from it: .*{message}"
     ):
-        check_state(state, 10, model, "state.safetensors")
+        check_state(change(state), 10, model, "state.safetensors")
 
 
 def test_state_before_the_first_step_needs_no_optimizer():
     state, model = run_state(step=0)
-    SPOILT["no optimizer"][0](state)
-    check_state(state, 10, model, "state.safetensors")
+    check_state(without_optimizers(state), 10, model, "state.safetensors")
 
 
 def test_random_damage_to_a_state_is_refused_or_harmless(tmp_path):
@@ -565,5 +551,5 @@ def test_random_damage_to_a_state_is_refused_or_harmless(tmp_path):
             assert "\n" not in str(error)
             refused += 1
         else:
-            assert 0 <= again["step"] <= 10
+            assert 0 <= again.step <= 10
     assert refused > 200

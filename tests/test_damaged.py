@@ -29,7 +29,7 @@ from test_command import CLASSES
 import eval as evaluate
 import train
 from nanoladder import checkpoint
-from nanoladder.checkpoint import Policy, all_finite, check_state, load_state, save_state
+from nanoladder.checkpoint import Policy, State, all_finite, check_state, load_state, save_state
 from nanoladder.command import UserError, flag, parse
 from nanoladder.files import read_jsonl, read_log, write_json
 from nanoladder.image import ImageConfig, preprocess
@@ -339,7 +339,7 @@ def good_state(model):
     for name, p in model.named_parameters():
         kept = {"step": torch.tensor(3.0), "exp_avg": p.detach() * 0, "exp_avg_sq": p.detach() * 0}
         trained[name] = {"value": p.detach(), "state": kept}
-    return {"step": 3, "seconds": 1.5, "trained": trained}
+    return State(3, 1.5, trained)
 
 
 def states(rng, folder):
@@ -352,15 +352,15 @@ def states(rng, folder):
         path.write_bytes(damage_tensors(rng, data))
     else:
         _, header, tensors = parts_of(data)
-        told = damage_json(rng, json.loads(header["__metadata__"]["state"]))
-        header["__metadata__"]["state"] = told.decode("utf-8", "replace")
+        told = damage_json(rng, header["__metadata__"])
+        header["__metadata__"] = {"step": told.decode("utf-8", "replace"), "seconds": "1.5"}
         written = json.dumps(header).encode()
         path.write_bytes(len(written).to_bytes(8, "little") + written + tensors)
 
     def read():
         state = load_state(path)
         check_state(state, 10, model, path)
-        assert 0 <= state["step"] <= 10 and all_finite(state["trained"][TIED]["value"])
+        assert 0 <= state.step <= 10 and all_finite(state.trained[TIED]["value"])
 
     return [str(path)], read
 
@@ -507,9 +507,12 @@ def shard(name):
     changed(INDEX, weight_map={TIED: name})
 
 
+HALF = {"value": torch.ones(1), "state": {"exp_avg": torch.ones(1)}}  # AdamW keeps more
+
+
 def state(**changes):
     model, path = Policy.load("model").model, "run/state.safetensors"
-    save_state(path, good_state(model) | changes)
+    save_state(path, good_state(model)._replace(**changes))
     check_state(load_state(path), 10, model, path)
 
 
@@ -610,7 +613,7 @@ NAMED = [  # (what is wrong, what a user does, the line that it gets)
      "own folder"),
     ("a state with an impossible step", lambda: state(step=-1),
      "run/state.safetensors: this run cannot go on from it: step -1 is not in 0 to 10"),
-    ("a state without its optimizer", lambda: state(trained={TIED: {"value": torch.ones(1)}}),
+    ("a state without its optimizer", lambda: state(trained={TIED: HALF}),
      "run/state.safetensors: this run cannot go on from it: model.embed_tokens.weight lacks "
      "its optimizer's state"),
 ]  # fmt: skip

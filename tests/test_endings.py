@@ -143,8 +143,8 @@ def test_what_is_not_finite_is_neither_learned_nor_saved(tmp_path, trouble, step
     assert words in str(error.value) and "\n" not in str(error.value)
     assert "lower --lr" in str(error.value)
     assert f"{out} keeps the state of step 2 of 6 steps" in str(error.value)
-    kept = state_of(out)["trained"]
-    assert state_of(out)["step"] == 2
+    kept = state_of(out).trained
+    assert state_of(out).step == 2
     assert all(entry["value"].isfinite().all() for entry in kept.values())
     if trouble is not infinite_weight:  # the optimizer's step was not taken
         now = dict(seen[0].policy.model.named_parameters())
@@ -178,7 +178,7 @@ def test_a_signal_saves_the_step_and_resuming_is_bit_for_bit(whole, tmp_path, nu
     )
     assert "stopping after this step" in capfd.readouterr().err
     assert [signal.getsignal(n) for n in process.STOPS] == before
-    assert state_of(out)["step"] == 3 and not RunFolder(out).finished
+    assert state_of(out).step == 3 and not RunFolder(out).finished
     with pytest.raises(UserError, match="unfinished run"):
         run(out)
     run(out, resume=True, save_every=0, scorer=Scorer(tmp_path))
@@ -242,7 +242,7 @@ def test_a_full_disk_keeps_the_state_from_before(whole, tmp_path, monkeypatch, e
         "step 2 of 6 steps: go on with --resume",
     ):
         assert words in line, line
-    assert state_of(out)["step"] == 2
+    assert state_of(out).step == 2
     run(out, resume=True, scorer=Scorer(tmp_path))
     assert_same(out, whole)
 

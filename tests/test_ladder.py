@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import ROOT
@@ -55,6 +56,23 @@ def trained(calls):
         for c in calls
         if c[0] != "eval.py"
     ]
+
+
+@pytest.mark.parametrize("gpus, ranks", [(1, 1), (3, 2), (4, 4), (6, 4), (16, 8)])
+def test_as_many_gpus_climb_as_divide_a_batch(gpus, ranks, monkeypatch):
+    commands = []
+
+    def run_child(command, env):
+        commands.append(command)
+        assert int(env["OMP_NUM_THREADS"]) >= 1
+
+    monkeypatch.setattr(ladder.torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(ladder, "run_child", run_child)
+    ladder.call(["train.py", "--stage", "2"])
+    assert (f"--nproc_per_node={ranks}" in commands[0]) == (ranks > 1)
+    for stage in ("1", "2", "cold"):
+        s = train.Settings(**recipe.SETTINGS[stage])
+        train.check(s, SimpleNamespace(world=ranks))
 
 
 def test_each_stage_starts_from_the_one_before_and_all_are_scored(calls, tmp_path, capsys):

@@ -16,7 +16,7 @@ from test_model import TINY
 from torch import nn
 
 from nanoladder import checkpoint, parallel
-from nanoladder.checkpoint import CheckpointError, load_state, save_state
+from nanoladder.checkpoint import CheckpointError, State, load_state, save_state
 from nanoladder.command import Stopped, UserError
 from nanoladder.model import Qwen2_5_VL
 from nanoladder.runtime import start_runtime
@@ -64,9 +64,9 @@ def rank_of_the_test(folder, start):
     parallel.shard(loss, loss.model.model.layers)
     optimizers = adamw(loss)
     if start:
-        parallel.scatter_state(load_state(start), loss.model, optimizers)
+        parallel.scatter_state(load_state(start).trained, loss.model, optimizers)
     steps(loss, optimizers, 2, IDS[runtime.rank : runtime.rank + 1])
-    state = parallel.gather_state(loss.model, optimizers)
+    state = State(2, 1.5, parallel.gather_state(loss.model, optimizers))
     with parallel.gathered(loss):
         if runtime.main:
             save_state(f"{folder}/state.safetensors", state)
@@ -111,8 +111,9 @@ def same(a, b):
     assert a.keys() == b.keys()
     for name in a:
         assert torch.allclose(a[name]["value"], b[name]["value"], atol=1e-4), name
-        for x, y in zip(a[name]["state"].values(), b[name]["state"].values()):
-            assert torch.allclose(x, y, atol=1e-5, rtol=1e-4), name
+        assert a[name]["state"].keys() == b[name]["state"].keys()
+        for kind, kept in a[name]["state"].items():
+            assert torch.allclose(kept, b[name]["state"][kind], atol=1e-5, rtol=1e-4), name
 
 
 def test_saved_on_two_ranks_resumed_on_one_and_back(tmp_path):
@@ -123,24 +124,27 @@ def test_saved_on_two_ranks_resumed_on_one_and_back(tmp_path):
         }
         assert told["nan"].startswith("UserError: step 3: the loss (nan) or the norm of the")
         assert told["stop"].startswith("Stopped: ") and "the state of step 3 of 6" in told["stop"]
-    assert load_state(tmp_path / "nan" / "state.safetensors")["step"] == 2
-    assert load_state(tmp_path / "stop" / "state.safetensors")["step"] == 3
+    assert load_state(tmp_path / "nan" / "state.safetensors").step == 2
+    assert load_state(tmp_path / "stop" / "state.safetensors").step == 3
     loss = build()
     optimizers = adamw(loss)
     steps(loss, optimizers, 2, IDS)
-    two = load_state(tmp_path / "state.safetensors")
+    two = load_state(tmp_path / "state.safetensors").trained
     one = parallel.gather_state(loss.model, optimizers)
     same(two, one)
     stored = checkpoint.load(tmp_path / "checkpoint")[0].state_dict()
     assert all(torch.allclose(stored[n], w, atol=1e-4) for n, w in loss.model.state_dict().items())
 
-    save_state(tmp_path / "one.safetensors", one)
+    save_state(tmp_path / "one.safetensors", State(2, 1.5, one))
     resumed = build()
     fresh = adamw(resumed)
     parallel.scatter_state(two, resumed.model, fresh)
     steps(resumed, fresh, 2, IDS)
     on_two_ranks(tmp_path, tmp_path / "one.safetensors")
-    same(load_state(tmp_path / "state.safetensors"), parallel.gather_state(resumed.model, fresh))
+    same(
+        load_state(tmp_path / "state.safetensors").trained,
+        parallel.gather_state(resumed.model, fresh),
+    )
 
 
 def test_state_of_another_model_is_refused():

@@ -220,12 +220,12 @@ def test_refusals(rooms, start, tmp_path, flags, complaint):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_warning_is_printed_where_no_answer_has_the_right_form(rooms, start, tmp_path, capsys):
+def test_a_warning_is_printed_where_all_answers_earn_the_same(rooms, start, tmp_path, capsys):
     flags = ["--steps", "5", "--prompts-per-step", "2", "--group-size", "2", "--save-every", "9"]
     flags += ["--eval-rows", "1", "--max-new-tokens", "2", "--kl-coef", "0"]
     run(rooms, start, tmp_path / "stuck", *flags)
     printed = capsys.readouterr().out
-    assert printed.count("no answer of the first 5 steps had the right format") == 1
+    assert printed.count("for 5 steps all answers to a prompt earned the same") == 1
     metrics = read_jsonl(tmp_path / "stuck" / "metrics.jsonl")
     assert all(m["kl"] == m["format"] == 0 and m["idle"] == 1 for m in metrics)
 
@@ -248,7 +248,7 @@ def one_by_one(s, policy, prompts, seed, rollout=rl.rollout):
 def save_twice(path, state, save=checkpoint.save_state):
     """Keep the state of the first step in a second file, because a finished run has none."""
     save(path, state)
-    if state["step"] == 1:
+    if state.step == 1:
         shutil.copy(path, path.with_name("kept.safetensors"))
 
 

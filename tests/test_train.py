@@ -29,6 +29,7 @@ from nanoladder.loop import Loop
 from nanoladder.lora import LINEARS
 from nanoladder.model import PRESETS, Qwen2_5_VL
 from nanoladder.photos import load_image
+from nanoladder.recipe import Recipe
 from nanoladder.runtime import start_runtime
 from nanoladder.schema import DATA_TYPES, rows_of
 from nanoladder.tokenizer import Tokenizer, config_for_tokenizer
@@ -423,6 +424,21 @@ def test_a_kind_without_rows_is_refused(rooms, tmp_path):
     with pytest.raises(UserError, match="no video rows"):
         run(tmp_path / "rooms", tmp_path / "out", "--mix", "localization=1,video=1")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_stage_without_a_mixture_never_learns_other_kinds_than_the_rooms_could_make(tmp_path):
+    class Told(Exception):
+        pass
+
+    class Maker(Recipe):
+        def make(self, data, stage, kinds):
+            raise Told(kinds)
+
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "localization.jsonl").touch()
+    s = SimpleNamespace(stage="2", data=str(tmp_path), mix=None, data_types=("video",))
+    with pytest.raises(Told, match="'video'"):  # not the boxes that are there
+        train.read_data(s, Maker(), SimpleNamespace(main=True))
 
 
 def test_rooms_are_never_made_in_a_folder_of_other_data(rooms, tmp_path):
