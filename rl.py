@@ -67,7 +67,7 @@ class Settings(PixelLimits):
     data_types: tuple = setting(DATA_TYPES, "modalities of spatial questions", choices=DATA_TYPES)
     out: str = setting("runs/rl", "run folder", writes="folder")
     resume: bool = setting(False, "go on with the killed run in --out, with its settings")
-    init: str = setting("runs/cold", "folder of the policy that is trained and kept as reference")
+    init: str = setting("runs/cold", "start and reference: base (the shipped one), or a folder")
     model: str | None = setting(None, "Qwen2.5-VL folder to start from, with the paper's settings")
     prompts: str | None = setting(None, "prompt set, a JSON file; default the checkpoint's own")
     lora_rank: int = setting(0, "LoRA's rank; the reference has none; 0 is off", low=0, high=1024)

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader
 
-from nanoladder import checkpoint, parallel
+from nanoladder import parallel
 from nanoladder.batches import IGNORE_INDEX, Dataset, attention_mask, collate, on_device
 from nanoladder.checkpoint import TRAIN_PIXELS, PixelLimits, Policy
 from nanoladder.command import UserError, parse, setting, show
@@ -216,8 +216,7 @@ def build_policy(s, texts, device):
         images = ImageConfig(config.vision.patch_size, merged, coordinates=coordinates)
         policy = Policy(Qwen2_5_VL(config).to(device), tokenizer, images).limit_pixels(s)
     else:
-        start = checkpoint.BASE if s.init == "base" else s.init
-        policy = load_policy(s, s.model or start, device)
+        policy = load_policy(s, s.model or s.init, device)
     if s.blank_images:
         policy = policy._replace(image_config=blank_images(policy.image_config))
     prepare_model(s, policy.model, s.freeze_vision, s.recompute)

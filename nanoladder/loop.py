@@ -22,9 +22,10 @@ from nanoladder.scoring import write_scores
 CLIP_NORM = 1.0  # largest norm of the gradient
 
 
-def load_policy(s, folder, device):
-    """The policy that training starts from; frozen weights under LoRA may stay in bf16."""
+def load_policy(s, start, device):
+    """The policy of a folder, or of "base"; frozen weights under LoRA may stay in bf16."""
     frozen = s.lora_rank and s.amp and not s.shard
+    folder = checkpoint.BASE if start == "base" else start
     policy = Policy.load(folder, torch.bfloat16 if frozen else torch.float32, device)
     policy.tokenizer.use_prompts(s.prompts)
     return policy.limit_pixels(s)

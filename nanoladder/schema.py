@@ -305,7 +305,9 @@ def check_images(rows):
     pool = ThreadPoolExecutor(cpu_cores())
     try:
         found = pool.map(size_or_error, first)
-        for path, size in zip(first, progress(found, total=len(first), desc="check images")):
+        for path, size in zip(
+            first, progress(found, total=len(first), desc="check images", unit="image")
+        ):
             if isinstance(size, ImageError):
                 raise UserError(f"{first[path]}: {size}")
             sizes[path] = size

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import eval as script
@@ -21,8 +22,9 @@ from nanoladder.predict import describe, score_one
 from nanoladder.prompts import prompt_text, target_text
 from nanoladder.report import write_report
 from nanoladder.rewards import reward
+from nanoladder.runtime import start_runtime
 from nanoladder.schema import PAPER_UNITS, check_row
-from nanoladder.scoring import Summary, shuffled, write_scores
+from nanoladder.scoring import Scorer, Summary, shuffled, write_scores
 from nanoladder.splits import read_kinds
 from nanoladder.summaries import (
     best_number,
@@ -157,6 +159,15 @@ def test_shuffled_rows_keep_all_but_their_pictures(about):
 
 
 # ---------------------------------------------------------------- tables
+
+
+def test_a_run_and_eval_answer_in_the_same_arithmetic(monkeypatch):
+    seen, row = [], SimpleNamespace(think=False)
+    answer = lambda *_, **__: seen.append(torch.is_autocast_enabled("cpu"))  # noqa: E731
+    monkeypatch.setattr(predict, "predict", answer)
+    for amp in (False, True):
+        Scorer(None, None, start_runtime("cpu"), "mine", amp=amp).predict([row])
+    assert seen == [False, True]
 
 
 def test_the_printed_numbers_are_the_scores():
