@@ -2,8 +2,9 @@
 
 Needs matplotlib (pip install -e '.[plots]') and the rooms on which the runs were scored. Writes to
 docs/: stages.png, encoder.png, samples.png, floor.png and, where the ladder has GRPO, grpo.png.
-Where the runs have folders sampled/ of eval.py --samples, sampling.png shows their answers. Ladders
-beside this one that are called without-STAGE are drawn into grpo.png, too.
+Where the runs have folders sampled/ of eval.py --samples, sampling.png shows their answers. Where
+base and stage1 have folders looked/ of eval.py --attention, looking.png shows these. Ladders beside
+this one that are called without-STAGE are drawn into grpo.png, too.
 """
 
 import re
@@ -246,6 +247,29 @@ def sampling(folders):
     save(figure, "sampling.png")
 
 
+def looking(folders):
+    """Where localization answers look, before and after a training.
+
+    folders: {name of a stage: its folder of eval.py --attention}.
+    """
+    found = {}
+    for name, folder in folders.items():
+        records = read_jsonl(folder / "attention.jsonl")
+        found[name] = {r["question_id"]: r for r in records if len(r["truth"]) == 1}
+    keys = some([*set.intersection(*map(set, found.values()))], 4)
+    figure, axes = plt.subplots(len(found), 4, figsize=(11, 6), layout="constrained")
+    for line, (name, records) in zip(axes, found.items()):
+        for axis, record in zip(line, map(records.get, keys)):
+            (item,), share = record["truth"], f"{record['inside']:.0%} of it in the box"
+            picture(axis, record["images"][0], f"{name}: {item['label']}, {share}", 30)
+            weights = np.array(record["attention"])
+            shade = {"cmap": "Reds", "alpha": 0.8 * weights / weights.max(), "vmin": -1, "vmax": 0}
+            axis.imshow(np.zeros_like(weights), extent=(0, SIDE, SIDE, 0), **shade)
+            x1, y1, x2, y2 = (v * SIDE / record["input_size"][0] for v in item["bbox_2d"])
+            axis.add_patch(plt.Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, color="white"))
+    save(figure, "looking.png")
+
+
 def sampled(run, data):
     """Eight answers of a run to a training question, with the parts of their reward."""
     policy, s = Policy.load(run), rl.Settings()
@@ -290,6 +314,9 @@ def main(ladder):
     folders = {run: ladder / run / "sampled" for run in ("stage2", "cold", "rl")}
     if all((folder / "scores.json").exists() for folder in folders.values()):
         sampling(folders)
+    folders = {run: ladder / run / "looked" for run in ("base", "stage1")}
+    if all((folder / "scores.json").exists() for folder in folders.values()):
+        looking(folders)
 
 
 if __name__ == "__main__":
