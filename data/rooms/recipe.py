@@ -58,7 +58,7 @@ SETTINGS = {
         "single_image=0.19,multi_view=0.17,video=0.18"
     ),
     "cold": SPATIAL_RUN
-    | dict(steps=500, lr=3e-3, mix="cold=0.7,floor=0.06,localization=0.16,seeing=0.08"),
+    | dict(steps=800, lr=3e-3, mix="cold=0.7,floor=0.06,localization=0.16,seeing=0.08"),
     "rl": dict(data=SPATIAL),
     "rl-localization": dict(data=BOXES),
     "eval": dict(data=SPATIAL),
