@@ -71,8 +71,9 @@ def test_as_many_gpus_climb_as_divide_a_batch(gpus, ranks, monkeypatch):
     ladder.call(["train.py", "--stage", "2"])
     assert (f"--nproc_per_node={ranks}" in commands[0]) == (ranks > 1)
     for stage in ("1", "2", "cold"):
-        s = train.Settings(**recipe.SETTINGS[stage])
-        train.check(s, SimpleNamespace(world=ranks))
+        train.check(train.Settings(**recipe.SETTINGS[stage]), SimpleNamespace(world=ranks))
+    with pytest.raises(UserError, match="--batch-size 16 is no multiple of the 3 ranks"):
+        train.check(train.Settings(batch_size=16), SimpleNamespace(world=3))
 
 
 def test_each_stage_starts_from_the_one_before_and_all_are_scored(calls, tmp_path, capsys):

@@ -400,7 +400,6 @@ def test_passes_hold_sequences_of_like_length():
 
 
 @pytest.mark.parametrize("flags, complaint", [
-    (["--batch-size", "5"], "no multiple"),
     (["--mix", "smells=1"], "smells"),
     (["--mix", "localization"], "write it as localization=0.3,video=0.7"),
     (["--mix", "localization=0"], "the share of localization must be above 0"),

@@ -34,11 +34,30 @@ def markdown(columns, rows):
 # ---------------------------------------------------------------- tables of runs
 
 
+ASKED = {  # an example of each type of the base's questions (data/rooms/seeing.py)
+    "colour": "What colour is the bed?",
+    "count": "How many of these are in view: bed, lamp?",
+    "describe": "Tell the square and depth of the bed and the lamp.",
+    "first": "Tell the first picture of the bed.",
+    "list": "What is in view, from left to right?",
+    "next": "What is next to the bed on the left?",
+    "order": "Which is closer, the bed or the lamp?",
+    "pick": "Which of these is in view?",
+    "place": "In which part of the picture is the bed?",
+    "point": "What is at (12,40)?",
+    "side": "On which side of the bed is (12,40)?",
+    "which": "Which of (12,40) and (60,20) is on the bed?",
+}
+
+
 def seeing(folder):
     """The base's questions: the share of answers that are right to the letter."""
     scores = read_run(folder)["seeing"]
     test, ood = scores["test"], scores["ood"]
-    named = {kind: (t, ood["types"].get(kind, {})) for kind, t in test["types"].items()}
+    named = {
+        f"{kind}: {ASKED[kind]}": (own, ood["types"].get(kind, {}))
+        for kind, own in test["types"].items()
+    }
     named[f"**all** ({test['n']} questions)"] = test, ood
     rows = [
         (name, percent(own["accuracy"]), percent(own["constant"]), percent(other.get("accuracy")))
