@@ -145,9 +145,10 @@ def by_type(*folders):
                 percent(sum(entry["n"] * entry[key] for entry in entries) / rows)
                 for key in ("accuracy", "shuffled")
             )
-            found.setdefault(kind, [rows]).append(f"{mean} ({other})")
-    columns = ("% (shuffled pictures)", "rows", *(run["name"] for run in runs))
-    return markdown(columns, [(kind, *cells) for kind, cells in found.items()])
+            found.setdefault(kind, {"rows": rows})[run["name"]] = f"{mean} ({other})"
+    columns = ("rows", *(run["name"] for run in runs))
+    lines = [(kind, *(cells.get(c, "") for c in columns)) for kind, cells in found.items()]
+    return markdown(("% (shuffled pictures)", *columns), lines)
 
 
 def ratios(path):
