@@ -3,10 +3,13 @@
 import contextlib
 import importlib
 import io
+import json
 import re
 import runpy
 import shlex
+from collections import defaultdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -29,7 +32,24 @@ EXERCISES = {
     for page, text in TEXTS.items()
     for number, found in enumerate(EXERCISE.findall(text))
 }
-COMMANDS = sorted(set(re.findall(START + r"((?: [\w,=/-][\w.,=/-]*)*)", TOGETHER)))
+NOTEBOOK = (ROOT / "docs/ladder.ipynb").read_text(encoding="utf-8")
+CELLS = [cell for cell in json.loads(NOTEBOOK)["cells"] if cell["cell_type"] == "code"]
+
+
+def shell_commands(cells):
+    """The shell commands of a notebook's cells, with the values of what they name."""
+    names, commands = {"sys": SimpleNamespace(executable="python")}, []
+    for cell in cells:
+        for line in "".join(cell["source"]).replace("\\\n", "").splitlines():
+            if re.match("[A-Z]+ = ", line):  # DATA and FEW
+                exec(line, names)
+            elif line.startswith("!"):
+                commands.append(line[1:].format_map(defaultdict(str, names)))
+    return commands
+
+
+PROSE_AND_CELLS = "\n".join([TOGETHER, *shell_commands(CELLS)])
+COMMANDS = sorted(set(re.findall(START + r"((?: +[\w,=/-][\w.,=/-]*)*)", PROSE_AND_CELLS)))
 
 
 @pytest.mark.parametrize("script, flags", COMMANDS)
@@ -53,6 +73,12 @@ def test_every_chapter_has_exercises():
     chapters = [page.stem for page in PAGES if page.stem[0].isdigit()]
     assert len(chapters) == 7
     assert all(sum(name.startswith(c) for name in EXERCISES) >= 2 for c in chapters if c[0] != "5")
+
+
+def test_the_notebook_was_run_from_top_to_bottom():
+    assert [cell["execution_count"] for cell in CELLS] == list(range(1, len(CELLS) + 1))
+    assert not any(out["output_type"] == "error" for cell in CELLS for out in cell["outputs"])
+    assert not re.search(r"error:|/home/|/root/|/tmp/", NOTEBOOK)  # nor does it show its machine
 
 
 def test_the_readme_is_short():
