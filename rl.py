@@ -93,7 +93,7 @@ TEMPERATURE = 1.0  # of sampling and of the update, because else the ratio would
 WARMUP = 10  # steps of linear warm-up before the cosine
 EARLY = 5  # steps after which ALL_IDLE is printed, if it is true
 ALL_IDLE = f"""for {EARLY} steps all answers to a prompt earned the same, so nothing was learned:
-start from a policy that answers in tags (train.py --stage cold), or raise --max-new-tokens"""
+start from a policy that knows the form of the answers (train.py), or raise --max-new-tokens"""
 SHOWN = ("reward", "format", "accuracy", "length", "kl", "entropy", "idle")  # in the progress bar
 LOCALIZATION = {"init": "runs/stage1", "out": "runs/rl-localization", "kl_coef": 0.05}
 # SpatialLadder's own settings (section 4 of the paper).

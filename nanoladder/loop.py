@@ -168,7 +168,7 @@ class Loop:
         trained = parallel.gather_state(self.policy.model, self.optimizers, self.runtime.main)
         odd = [name for name, p in trained.items() if not checkpoint.all_finite(p["value"])]
         if self.runtime.sum(len(odd)):
-            self.refuse(f"the weights {''.join(odd[:1])} are")
+            self.refuse(f"the weights {odd[0] if odd else ''} are")  # the main rank has the names
         if self.runtime.main:
             state = checkpoint.State(self.step, self.clock(), trained)
             checkpoint.save_state(self.run.state, state)

@@ -301,13 +301,13 @@ def check_images(rows):
     """
     first, sizes = {}, {}  # {picture: the first row that shows it}, {picture: (width, height)}
     for row in rows:
-        first |= {path: row.where for path in row.images if path not in first}
+        for path in row.images:
+            first.setdefault(path, row.where)
     pool = ThreadPoolExecutor(cpu_cores())
     try:
         found = pool.map(size_or_error, first)
-        for path, size in zip(
-            first, progress(found, total=len(first), desc="check images", unit="image")
-        ):
+        found = progress(found, total=len(first), desc="check images", unit="image")
+        for path, size in zip(first, found):
             if isinstance(size, ImageError):
                 raise UserError(f"{first[path]}: {size}")
             sizes[path] = size
