@@ -145,8 +145,8 @@ def load_config(folder) -> Config:
     return config_from_hf(read_json(path), path)
 
 
-def load(folder, dtype: torch.dtype = torch.float32, device="cpu") -> tuple[Qwen2_5_VL, Config]:
-    """Open a Qwen2.5-VL checkpoint of any size. Returns (model, config).
+def load(folder, dtype: torch.dtype = torch.float32, device="cpu") -> Qwen2_5_VL:
+    """Open a Qwen2.5-VL checkpoint of any size; its config is `model.config`.
 
     The model is created without memory and takes over each tensor as it is read, so there is no
     second copy. CheckpointError for whatever is missing, unexpected, of another shape or type, not
@@ -172,7 +172,7 @@ def load(folder, dtype: torch.dtype = torch.float32, device="cpu") -> tuple[Qwen
     model.load_state_dict(state, assign=True)
     if is_tied:
         model.lm_head.weight = model.model.embed_tokens.weight
-    return model, config
+    return model
 
 
 def load_image_config(folder) -> ImageConfig:
@@ -242,7 +242,7 @@ class Policy(NamedTuple):
         hf_config.check_parts(config, image_config, tokenizer, folder)
         # An answer also ends at the end tokens of generation_config.json.
         tokenizer.eos_ids = (*dict.fromkeys((*tokenizer.eos_ids, *end_ids(generation))),)
-        return cls(load(folder, dtype, device)[0], tokenizer, image_config, generation)
+        return cls(load(folder, dtype, device), tokenizer, image_config, generation)
 
 
 def end_ids(generation: dict) -> list:

@@ -74,8 +74,8 @@ def test_saved_checkpoint_comes_back(saved):
     names = {path.name for path in folder.iterdir()}
     jsons = {"config.json", "generation_config.json", "preprocessor_config.json", "tokenizer.json"}
     assert names == {"model.safetensors", *jsons}
-    again, config = load(folder)
-    assert config == NANO and load_image_config(folder) == IMAGES
+    again = load(folder)
+    assert again.config == NANO and load_image_config(folder) == IMAGES
     assert again.lm_head.weight is again.model.embed_tokens.weight
     pairs = zip(model.named_parameters(), again.named_parameters(), strict=True)
     for (name, one), (other_name, other) in pairs:
@@ -83,8 +83,8 @@ def test_saved_checkpoint_comes_back(saved):
     assert "lm_head.weight" not in load_file(folder / "model.safetensors")
     with torch.no_grad():  # the tensors may lie on the file itself: training must not write through
         again.model.norm.weight.zero_()
-    assert torch.equal(load(folder)[0].model.norm.weight, model.model.norm.weight)
-    assert load(folder, dtype=torch.bfloat16)[0].lm_head.weight.dtype == torch.bfloat16
+    assert torch.equal(load(folder).model.norm.weight, model.model.norm.weight)
+    assert load(folder, dtype=torch.bfloat16).lm_head.weight.dtype == torch.bfloat16
 
 
 def test_run_folder_stands_for_its_checkpoint(saved, tmp_path):
@@ -128,8 +128,8 @@ def test_what_transformers_saves_opens_here(saved, tmp_path):
     assert (tmp_path / "theirs" / "model.safetensors.index.json").exists()
     config = (tmp_path / "theirs" / "config.json").read_text(encoding="utf-8")
     assert "text_config" in json.loads(config)
-    again, config = load(tmp_path / "theirs")
-    assert config == NANO and equal_weights(again, model)
+    again = load(tmp_path / "theirs")
+    assert again.config == NANO and equal_weights(again, model)
 
 
 def equal_weights(one, other):
@@ -154,7 +154,7 @@ def test_nested_names_and_shards_open(saved, broken):
     index = {"weight_map": {name: file for file, part in shards.items() for name in part}}
     path = broken / "model.safetensors.index.json"
     path.write_text(json.dumps(index), encoding="utf-8")
-    again, _ = load(broken)
+    again = load(broken)
     assert equal_weights(again, saved[1])
     (broken / "b.safetensors").unlink()
     with pytest.raises(CheckpointError, match="b.safetensors: no such file"):
@@ -290,7 +290,7 @@ def test_damage_is_named_in_one_line(broken, name):
 
 def test_tied_head_may_be_stored_twice(saved, broken):
     edit(lambda t: t.update({"lm_head.weight": t["model.embed_tokens.weight"].clone()}))(broken)
-    again, _ = load(broken)
+    again = load(broken)
     assert equal_weights(again, saved[1])
     assert again.lm_head.weight is again.model.embed_tokens.weight
 
@@ -313,7 +313,7 @@ def test_random_damage_is_refused_or_harmless(saved, broken):
         )
         (broken / name).write_bytes(data)
         try:
-            model, _ = load(broken)
+            model = load(broken)
         except UserError as error:
             assert "\n" not in str(error) and str(broken) in str(error)
             refused += 1
@@ -376,7 +376,8 @@ def test_a_model_made_by_transformers_opens_here(tmp_path, tied):
     theirs = transformers.Qwen2_5_VLForConditionalGeneration(config).eval()
     theirs.save_pretrained(tmp_path, max_shard_size="100KB")
     assert len(list(tmp_path.glob("*.safetensors"))) > 1
-    model, config = load(tmp_path)
+    model = load(tmp_path)
+    config = model.config
     assert config.tie_word_embeddings == tied and config.mrope_section == (2, 2, 2)
     ids = torch.randint(10, 300, (1, 12))
     logits = model.lm_head(model(ids, torch.arange(12).expand(3, 1, -1)))
@@ -412,9 +413,9 @@ def test_kill_between_the_renames_loses_nothing(saved, tmp_path, monkeypatch):
         save(folder, other)
     monkeypatch.undo()
     assert not folder.exists()
-    assert torch.equal(load(folder)[0].model.norm.weight, saved[1].model.norm.weight)
+    assert torch.equal(load(folder).model.norm.weight, saved[1].model.norm.weight)
     save(folder, other)
-    assert torch.equal(load(folder)[0].lm_head.weight, other.lm_head.weight)
+    assert torch.equal(load(folder).lm_head.weight, other.lm_head.weight)
     assert [path.name for path in folder.parent.iterdir()] == ["nano"]
     assert not (folder / "tokenizer.json").exists()  # the whole folder was replaced
 

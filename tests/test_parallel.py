@@ -132,7 +132,7 @@ def test_saved_on_two_ranks_resumed_on_one_and_back(tmp_path):
     two = load_state(tmp_path / "state.safetensors").trained
     one = parallel.gather_state(loss.model, optimizers)
     same(two, one)
-    stored = checkpoint.load(tmp_path / "checkpoint")[0].state_dict()
+    stored = checkpoint.load(tmp_path / "checkpoint").state_dict()
     assert all(torch.allclose(stored[n], w, atol=1e-4) for n, w in loss.model.state_dict().items())
 
     save_state(tmp_path / "one.safetensors", State(2, 1.5, one))

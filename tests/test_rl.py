@@ -165,7 +165,7 @@ def run(rooms, start, out, *flags):
 
 
 def weights(folder):
-    return checkpoint.load(folder / "checkpoint")[0].state_dict()
+    return checkpoint.load(folder / "checkpoint").state_dict()
 
 
 def reward_of_letters(text, row, truth):

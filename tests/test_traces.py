@@ -362,7 +362,7 @@ def test_traces_from_a_model_are_those_it_gets_right(tmp_path, monkeypatch, caps
     folder = make(tmp_path / "rooms") / "train"
     tok = Tokenizer.load(BASE)
     checkpoint.save(
-        tmp_path / "model", checkpoint.load(BASE)[0], tok, checkpoint.load_image_config(BASE)
+        tmp_path / "model", checkpoint.load(BASE), tok, checkpoint.load_image_config(BASE)
     )
     answers = {row["question"]: row["answer"] for row in read_jsonl(folder / "spatial.jsonl")}
 

@@ -73,7 +73,7 @@ def weights(run_folder):
 
 
 def weights_of(folder):
-    return checkpoint.load(folder)[0].state_dict()
+    return checkpoint.load(folder).state_dict()
 
 
 def settings_of(run_folder):
