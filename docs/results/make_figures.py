@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 
 import rl
-from data.rooms.floor import ACROSS, ALONG, BEHIND, CELL, Sights, across_and_along
+from data.rooms.floor import ACROSS, ALONG, BEHIND, CELL, Sights, across_and_along, turn
 from data.rooms.questions import NAMES, SHELL
 from data.rooms.render import render
 from data.rooms.scene import footprint, scene_from_json
@@ -96,8 +96,8 @@ def board(axis, sights, answer):
     for (name, column, row), place, colour in zip(stated, places, COLOURS):
         square = plt.Rectangle(np.subtract(place, 0.5), 1, 1, color=colour, alpha=0.55, zorder=2)
         axis.add_patch(square)
-        text = f"{name}:{column}{row}"
-        axis.text(place[0], place[1] + 0.6, text, fontsize=9, ha="center", zorder=4)
+        text, above = f"{name}:{column}{row}", 0.6 if row < ALONG[-1] else -0.9
+        axis.text(place[0], place[1] + above, text, fontsize=9, ha="center", zorder=4)
         true = np.array(sights.by_name[name].center[:2]) - sights.board.position[:2]
         x, y = across_and_along(sights.board, true) / CELL + origin
         axis.plot(x, y, "o", color=colour, markeredgecolor="black", zorder=3)
@@ -123,6 +123,12 @@ def rationale(answer):
     """The part of an answer between its think tags, without the list of what is seen."""
     thought = re.sub(r"</?think>|<answer>.*", "", answer)
     return thought.split("] ")[-1]
+
+
+def follows(prediction):
+    """Whether the turn in a rationale follows from its two bearings."""
+    thinking = rationale(prediction["answer"])
+    return turn(*map(int, re.findall(r": (\d+)", thinking))) in thinking
 
 
 def stages(boxes, direct, thought, group):
@@ -304,7 +310,8 @@ def main(ladder):
     data = Path(right(direct)[0]["images"][0]).parents[3]
     group = sampled(ladder / "cold", data)
     several = sorted((p for p in boxes if len(p["truth"]) == 3), key=lambda p: p["scores"]["iou"])
-    stages(several[len(several) // 2], right(direct)[0], right(thought)[0], group)
+    explained = next(filter(follows, right(thought)))
+    stages(several[len(several) // 2], right(direct)[0], explained, group)
     encoder(direct)
     draw_samples(some(boxes, 8), DOCS / "samples.png")
     floor(thought)
