@@ -19,11 +19,10 @@ def scores_of(run, stage):
     folder = run / stage if stage == "base" else run / stage / "eval"
     scores = read_json(folder / "scores.json")
     benchmarks = [own for name, own in spatial(scores).items() if not name.endswith("-ood")]
-    boxes = plain(scores)["localization"]
-    found = {"overall": scores["overall"], "ood": scores["overall-ood"]}
+    found = {"overall": scores["overall"], "iou": plain(scores)["localization"]["test"]["iou"]}
     for name in ("nq", "mcq", "constant", "shuffled"):
         found[name] = sum(own[name] for own in benchmarks) / len(benchmarks)
-    return found | {"iou": boxes["test"]["iou"], "iou-ood": boxes["ood"]["iou"]}
+    return found | ({"ood": scores["overall-ood"]} if "overall-ood" in scores else {})
 
 
 def main(*runs):

@@ -109,11 +109,11 @@ def seeds(path):
     for stage, scores in read_json(ROOT / path).items():
         means = {name: sum(values) / len(values) for name, values in scores.items()}
         nq, mcq, average, *beside = (
-            percent(means[name]) for name in ("nq", "mcq", "overall", "constant", "shuffled", "ood")
+            percent(means[name]) for name in ("nq", "mcq", "overall", "constant", "shuffled")
         )
         each = ", ".join(map(percent, scores["overall"]))
-        rows.append((stage, nq, mcq, f"**{average}**", each, *beside, f"{means['iou']:.2f}"))
-    beside = ("best constant", "shuffled pictures", "out of domain", "IoU")
+        rows.append((stage, nq, mcq, f"**{average}**", each, *beside, f"{means['iou']:.3f}"))
+    beside = ("best constant", "shuffled pictures", "IoU")
     return markdown(("%", "NQ", "MCQ", "overall", "each seed", *beside), rows)
 
 
