@@ -31,8 +31,8 @@ From the paper, one flag each:
 
     --samples 8     semantic entropy of 8 answers to each row at temperature 1, their mean score,
                     and the score of the answer that most of them agree on (samples.jsonl)
-    --attention     share of a localization answer's attention on the picture that lies inside the
-                    asked objects' boxes (attention.jsonl, attention.png)
+    --attention     where the model looks while it writes the true boxes: the share of its attention
+                    on the picture that lies inside them (attention.jsonl, attention.png)
 """
 
 import dataclasses
@@ -83,7 +83,7 @@ class Settings(PixelLimits):
     )
     temperature: float = setting(0.0, "of sampling; 0 is greedy decoding", low=0, high=100)
     samples: int = setting(0, "answers to each row of --data; 0 is off", low=0, high=1000)
-    attention: bool = setting(False, "measure where localization answers look")
+    attention: bool = setting(False, "measure where the model looks for boxes")
     blank: str | None = setting(None, "scored folder of a model trained on blank pictures, to show")
     device: str | None = setting(None, "default: a GPU if any", choices=["cpu", "cuda", "mps"])
     amp: bool = setting(False, "bf16 automatic mixed precision")

@@ -233,9 +233,9 @@ def consensus(texts, row):
 
 
 def measure_attention(policy, rows, predictions, journal):
-    """Where the model looked while it answered localization rows: one dict a row, in their order.
+    """Where the model looks while it writes the true boxes: one dict a row, in their order.
 
-    "attention" is a weight for each image token, [rows, columns]. "inside" is the share of it that
+    All models write the same words here, so that one can compare them. "attention" is a weight for each image token, [rows, columns]. "inside" is the share of it that
     falls inside the asked objects' boxes, and "area" the share of the picture that these cover.
     """
     model, tokenizer, image_config, _ = policy
@@ -243,7 +243,8 @@ def measure_attention(policy, rows, predictions, journal):
         if journal.replay([row], tokenizer.prompts) is None:
             prompt = encode_prompt(row, tokenizer, image_config, model.config, ask=True)
             _, height, width = prompt["grid_thw"][0]
-            weights = image_attention(model, prompt, tokenizer.answer(prediction["answer"]))
+            answer = tokenizer.answer(target_text(row, image_config, tokenizer.prompts))
+            weights = image_attention(model, prompt, answer)
             merge = image_config.merge_size
             weights = weights.reshape(height // merge, width // merge)
             boxes = [item["bbox_2d"] for item in prediction["truth"]]

@@ -266,7 +266,7 @@ def looking(folders):
     figure, axes = plt.subplots(len(found), 4, figsize=(11, 6), layout="constrained")
     for line, (name, records) in zip(axes, found.items()):
         for axis, record in zip(line, map(records.get, keys)):
-            (item,), share = record["truth"], f"{record['inside']:.0%} of it in the box"
+            (item,), share = record["truth"], f"{record['inside']:.0%} in the box"
             picture(axis, record["images"][0], f"{name}: {item['label']}, {share}", 30)
             weights = np.array(record["attention"])
             shade = {"cmap": "Reds", "alpha": 0.8 * weights / weights.max(), "vmin": -1, "vmax": 0}
