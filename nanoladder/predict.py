@@ -235,8 +235,9 @@ def consensus(texts, row):
 def measure_attention(policy, rows, predictions, journal):
     """Where the model looks while it writes the true boxes: one dict a row, in their order.
 
-    All models write the same words here, so that one can compare them. "attention" is a weight for each image token, [rows, columns]. "inside" is the share of it that
-    falls inside the asked objects' boxes, and "area" the share of the picture that these cover.
+    All models write the same words here, so that one can compare them. "attention" is a weight for
+    each image token, [rows, columns]. "inside" is the share of it that falls inside the asked
+    objects' boxes, and "area" the share of the picture that these cover.
     """
     model, tokenizer, image_config, _ = policy
     for row, prediction in progress(list(zip(rows, predictions)), desc="attention", unit="row"):
