@@ -1,7 +1,7 @@
 """Collect the scores of whole ladders, one a seed:  python docs/results/make_ladder.py RUN ...
 
 Each RUN is a folder of `train.py --stage all`. Writes docs/results/ladder.json: {stage: {score:
-[one for each RUN]}}. `seeds` of make_tables.py makes a table of it. No such file is recorded yet.
+[one for each RUN]}}. `seeds` of make_tables.py makes a table of it.
 """
 
 import sys
