@@ -128,7 +128,8 @@ def rationale(answer):
 def follows(prediction):
     """Whether the turn in a rationale follows from its two bearings."""
     thinking = rationale(prediction["answer"])
-    return turn(*map(int, re.findall(r": (\d+)", thinking))) in thinking
+    bearings = [int(degrees) for degrees in re.findall(r": (\d+)", thinking)]
+    return len(bearings) == 2 and turn(*bearings) in thinking
 
 
 def stages(boxes, direct, thought, group):

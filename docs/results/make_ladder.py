@@ -14,15 +14,25 @@ OUT = Path(__file__).parent / "ladder.json"
 STAGES = ("base", "stage1", "stage2", "cold", "rl")
 
 
+def means(scores, names, is_ood):
+    """{name: mean over the benchmarks}, in domain or out of domain; {} where none was scored."""
+    own = [s for name, s in spatial(scores).items() if name.endswith("-ood") == is_ood]
+    return {name: sum(s[name] for s in own) / len(own) for name in names if own}
+
+
 def scores_of(run, stage):
-    """The headline scores of one stage: means over the benchmarks, and the mean IoU of boxes."""
+    """The headline scores of one stage: means over the benchmarks, and the mean IoU of boxes.
+
+    Those out of domain are of the training run's own rows, which are fewer.
+    """
     folder = run / stage if stage == "base" else run / stage / "eval"
     scores = read_json(folder / "scores.json")
-    benchmarks = [own for name, own in spatial(scores).items() if not name.endswith("-ood")]
     found = {"overall": scores["overall"], "iou": plain(scores)["localization"]["test"]["iou"]}
-    for name in ("nq", "mcq", "constant", "shuffled"):
-        found[name] = sum(own[name] for own in benchmarks) / len(benchmarks)
-    return found | ({"ood": scores["overall-ood"]} if "overall-ood" in scores else {})
+    found |= means(scores, ("nq", "mcq", "constant", "shuffled"), is_ood=False)
+    ood = means(
+        read_json(run / stage / "scores.json"), ("avg", "constant", "shuffled"), is_ood=True
+    )
+    return found | {f"ood-{name}".removesuffix("-avg"): score for name, score in ood.items()}
 
 
 def main(*runs):
