@@ -42,6 +42,7 @@ from nanoladder.command import UserError, parse, setting, show
 from nanoladder.generate import encode_pictures, generate, policy_logprobs
 from nanoladder.loop import Loop, load_policy, prepare_model, resumed_settings
 from nanoladder.lora import lora_off
+from nanoladder.model import run
 from nanoladder.muon import make_optimizers
 from nanoladder.predict import describe
 from nanoladder.process import run_script
@@ -60,9 +61,7 @@ class Settings(PixelLimits):
     """Every setting of a run; run.json keeps them."""
 
     task: str = setting("spatial", "what is asked", choices=["spatial", "localization"])
-    think: bool = setting(
-        True, "think before the answers to spatial questions (never before boxes)"
-    )
+    think: bool = setting(True, "think before answers to spatial questions, never before boxes")
     data: str | None = setting(None, "data folder; default the shipped world's")
     data_types: tuple = setting(DATA_TYPES, "modalities of spatial questions", choices=DATA_TYPES)
     out: str = setting("runs/rl", "run folder", writes="folder")
@@ -91,6 +90,7 @@ class Settings(PixelLimits):
 CLIP_EPS = 0.2  # how far the ratio may move before its gradient is cut
 TEMPERATURE = 1.0  # of sampling and of the update, because else the ratio would not be 1
 WARMUP = 10  # steps of linear warm-up before the cosine
+LOGITS_AT_ONCE = 512  # answer tokens whose logits are in memory together
 EARLY = 5  # steps after which ALL_IDLE is printed, if it is true
 ALL_IDLE = f"""for {EARLY} steps all answers to a prompt earned the same, so nothing was learned:
 start from a policy that knows the form of the answers (train.py), or raise --max-new-tokens"""
@@ -153,13 +153,18 @@ def answer_logprobs(model, batch, ids, mask, banned_ids):
         image_embeds = model.visual(batch["pixel_values"], batch["grid_thw"])
     seen = attention_mask(batch["segments"])
     hidden = model(batch["input_ids"], batch["position_ids"], image_embeds, seen)  # [B, T, D]
-    rows = torch.arange(len(ids), device=ids.device).view(-1, 1, 1).expand_as(ids)
-    hidden = hidden[rows[mask], batch["predictor"][mask]]  # [answer tokens, D]
-    logprobs = policy_logprobs(model.lm_head(hidden), TEMPERATURE, banned_ids)  # [answer tokens, V]
-    chosen = logprobs.gather(1, ids[mask][:, None])[:, 0]
-    with torch.no_grad():
-        entropy = torch.special.entr(logprobs.exp()).sum(-1).mean()
-    return torch.zeros(ids.shape, device=ids.device).masked_scatter(mask, chosen), entropy
+    hidden = hidden[mask.nonzero()[:, 0], batch["predictor"][mask]]  # [answer tokens, D]
+
+    def of_tokens(hidden, ids):  # [n, D], [n] -> log-probability and entropy, [n] each
+        logprobs = policy_logprobs(model.lm_head(hidden), TEMPERATURE, banned_ids)  # [n, V]
+        entropy = torch.special.entr(logprobs.detach().exp()).sum(-1)
+        return logprobs.gather(1, ids[:, None])[:, 0], entropy
+
+    # All logits at once are gigabytes with Qwen's vocabulary, so each part makes its own, twice.
+    parts = zip(hidden.split(LOGITS_AT_ONCE), ids[mask].split(LOGITS_AT_ONCE))
+    parts = [run(of_tokens, len(hidden) > LOGITS_AT_ONCE, *part) for part in parts]
+    chosen, entropy = (torch.cat(values) for values in zip(*parts))
+    return torch.zeros(ids.shape, device=ids.device).masked_scatter(mask, chosen), entropy.mean()
 
 
 class GRPOLoss(nn.Module):
@@ -282,18 +287,13 @@ def update(s, loop, prompts, ids, mask, advantage, old_logprobs):
     return totals | {"lr_factor": factor, "grad_norm": loop.update(factor, totals["loss"])}
 
 
-def check(s, runtime):
-    """UserError where settings contradict each other."""
+def main(argv):
+    s = parse(Settings, argv, presets, __doc__)
+    runtime = start_runtime(s.device, s.seed)
     if s.prompts_per_step % runtime.world:
         raise UserError(f"--prompts-per-step must be a multiple of the {runtime.world} ranks")
     if s.shard and runtime.world == 1:
         raise UserError("--shard needs several ranks (torchrun)")
-
-
-def main(argv):
-    s = parse(Settings, argv, presets, __doc__)
-    runtime = start_runtime(s.device, s.seed)
-    check(s, runtime)
     with RunFolder(s.out).claimed(s.resume, runtime.main) as run:
         runtime.say(f"GRPO on {runtime.device}, {runtime.world} rank(s)\n{show(s)}")
         train_in(run, s, runtime)
@@ -320,8 +320,7 @@ def train_in(run, s, runtime):
     how = {"amp": s.amp, "max_new_tokens": s.max_new_tokens}
     scorer = scorer_of_run(policy, splits, s.data, runtime, **how)
     optimizers = make_optimizers(policy.model, s.lr, muon_lr=0.0, weight_decay=0.0)
-    about = {"data": fingerprint(rows)}
-    with Loop(s, runtime, run, policy, loss, optimizers, about) as loop:
+    with Loop(s, runtime, run, policy, loss, optimizers, {"data": fingerprint(rows)}) as loop:
         train(s, loop, rows, lambda step: scorer.validate(step, splits["val"]))
         loop.finish(scorer, splits, {})
 

@@ -335,7 +335,7 @@ class VisionTransformer(nn.Module):
         return self.merger(x)[plan.inverse]  # [M, D]
 
 
-def run(layer: nn.Module, recompute: bool, *args) -> Tensor:
+def run(layer, recompute: bool, *args):
     """Call a layer; with recompute its activations are computed again in the backward pass."""
     if recompute and torch.is_grad_enabled():
         return checkpoint(layer, *args, use_reentrant=False)

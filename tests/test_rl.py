@@ -86,6 +86,30 @@ def test_trainer_and_sampler_agree(asked, frozen):
     assert 0 < entropy < np.log(len(tok))
 
 
+def test_logits_in_parts(asked, monkeypatch):
+    """Parts of 7 tokens give the log-probabilities, entropy and gradients of all tokens at once.
+
+    No more than a part's logits are kept for the backward pass.
+    """
+    model, tok, *_ = asked[0]
+    prompts, ids, mask, _ = sampled(asked, frozen=True)
+    batch = pack(prompts, ids, mask, torch.device("cpu"))
+
+    def run(part):
+        monkeypatch.setattr(rl, "LOGITS_AT_ONCE", part)
+        kept = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+            chosen, entropy = rl.answer_logprobs(model, batch, ids, mask, tok.vision_ids)
+        gradients = torch.autograd.grad((chosen * mask).sum(), [*model.model.parameters()])
+        wide = [len(t) for t in kept if t.dim() == 2 and t.shape[1] == len(model.lm_head.weight)]
+        return chosen, entropy, gradients, wide
+
+    *whole, wide = run(10**6)
+    *parts, narrow = run(7)
+    assert mask.sum() in wide and not narrow
+    torch.testing.assert_close(parts, whole)
+
+
 @pytest.mark.parametrize("frozen", [True, False])
 def test_the_loss_is_its_definition(asked, frozen):
     """Values and gradients equal those of every answer run alone.
