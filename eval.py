@@ -108,7 +108,7 @@ def main(argv):
 def score_in(run, s, runtime):
     """The whole scoring, from the rows to the report."""
     asked = asked_kinds(s.data, s.bench)
-    policy = Policy.load(s.model, device=runtime.device).limit_pixels(s)
+    policy = Policy.load(s.model, keep_bf16=s.amp, device=runtime.device).limit_pixels(s)
     policy.tokenizer.use_prompts(s.prompts)
     splits = {
         split: read_split(Path(s.data), split, kinds, s.rows or ROWS, s.think)

@@ -197,7 +197,7 @@ class GRPOLoss(nn.Module):
             "loss": loss,
             "kl": (kl * mask).sum() / lengths.sum(),
             "clipped": ((ratio != clipped) & mask).sum() / lengths.sum(),
-            "off_policy": ((ratio - 1).abs() * mask).max(),  # in this pass; 0 but for rounding
+            "off_policy": ((ratio - 1).abs() * mask).sum() / lengths.sum(),  # 0 but for rounding
             "entropy": entropy,
         }
         return loss, {name: value.detach() for name, value in stats.items()}

@@ -145,8 +145,10 @@ def load_config(folder) -> Config:
     return config_from_hf(read_json(path), path)
 
 
-def load(folder, dtype: torch.dtype = torch.float32, device="cpu") -> Qwen2_5_VL:
+def load(folder, keep_bf16: bool = False, device="cpu") -> Qwen2_5_VL:
     """Open a Qwen2.5-VL checkpoint of any size; its config is `model.config`.
+
+    Weights become fp32; with keep_bf16 those that are stored in bf16 stay as they are.
 
     The model is created without memory and takes over each tensor as it is read, so there is no
     second copy. CheckpointError for whatever is missing, unexpected, of another shape or type, not
@@ -162,7 +164,9 @@ def load(folder, dtype: torch.dtype = torch.float32, device="cpu") -> Qwen2_5_VL
     for path in paths:
         with open_tensors(path, device) as file:
             for stored in file.keys():
-                tensor = state[flat_name(stored)] = file.get_tensor(stored).to(dtype)
+                tensor = file.get_tensor(stored)
+                kept = keep_bf16 and tensor.dtype == torch.bfloat16
+                tensor = state[flat_name(stored)] = tensor if kept else tensor.float()
                 rule = f"tensor {shown(stored)} holds NaN or infinity"
                 require([(all_finite(tensor), rule)], f"{path}: ")
     if is_tied:
@@ -234,15 +238,15 @@ class Policy(NamedTuple):
         return self._replace(image_config=limited)
 
     @classmethod
-    def load(cls, folder, dtype=torch.float32, device="cpu"):
-        """The policy of a checkpoint folder or of a run folder."""
+    def load(cls, folder, keep_bf16=False, device="cpu"):
+        """The policy of a checkpoint folder or of a run folder; keep_bf16 as in load()."""
         folder = find(folder)
         config, image_config = load_config(folder), load_image_config(folder)
         tokenizer, generation = Tokenizer.load(folder), load_generation(folder, config.vocab_size)
         hf_config.check_parts(config, image_config, tokenizer, folder)
         # An answer also ends at the end tokens of generation_config.json.
         tokenizer.eos_ids = (*dict.fromkeys((*tokenizer.eos_ids, *end_ids(generation))),)
-        return cls(load(folder, dtype, device), tokenizer, image_config, generation)
+        return cls(load(folder, keep_bf16, device), tokenizer, image_config, generation)
 
 
 def end_ids(generation: dict) -> list:

@@ -62,7 +62,10 @@ def read_answers(folder):
     """{key: prediction} of a scored folder. UserError where the file is damaged."""
     path = Path(folder) / "predictions.jsonl"
     try:
-        found = {key(p): p for p in read_jsonl(path)}
+        answers = read_jsonl(path)
+        found = {key(p): p for p in answers}
+        if len(found) < len(answers):
+            raise UserError(f"{path}: two rows have one id, kind and pictures: number them anew")
         for p in found.values():
             scores = p["scores"]
             hash((p["kind"], float(scores["iou" if "iou" in scores else "accuracy"])))
@@ -82,6 +85,6 @@ def show_gain(split, name, before, gain, low_high, n):
 
 
 def key(prediction):
-    names = ("split", "question_id", "question_type")
+    names = ("split", "kind", "question_id", "question_type")
     images = tuple(Path(image).name for image in prediction["images"])
     return *(prediction[name] for name in names), images

@@ -26,7 +26,7 @@ def load_policy(s, start, device):
     """The policy of a folder, or of "base"; frozen weights under LoRA may stay in bf16."""
     frozen = s.lora_rank and s.amp and not s.shard
     folder = checkpoint.BASE if start == "base" else start
-    policy = Policy.load(folder, torch.bfloat16 if frozen else torch.float32, device)
+    policy = Policy.load(folder, keep_bf16=frozen, device=device)
     policy.tokenizer.use_prompts(s.prompts)
     return policy.limit_pixels(s)
 
@@ -93,8 +93,13 @@ class Loop:
             "parameters": policy.model.num_parameters(),
             "prompts": dataclasses.asdict(policy.tokenizer.prompts),
         } | about
-        if s.resume and read_json(run.path / "run.json").get("data") != about.get("data"):
-            raise UserError(f"{run.path} learned from other rows: restore its data, or start anew")
+        before = read_json(run.path / "run.json") if s.resume else self.about
+        for name, what in (
+            ("data", "rows: restore its data"),
+            ("prompts", "prompts: restore them"),
+        ):
+            if json.dumps(before.get(name)) != json.dumps(self.about.get(name)):
+                raise UserError(f"{run.path} learned from other {what}, or start anew")
         if runtime.main and not run.scores.exists():
             write_json(run.path / "run.json", self.about)
         self.bar = progress(

@@ -41,8 +41,8 @@ class LoRALinear(nn.Linear):
         plain = nn.Linear(
             self.in_features, self.out_features, bias=self.bias is not None, device="meta"
         )
-        total = self.weight.float() + SCALE * self.lora_B @ self.lora_A
-        plain.weight, plain.bias = nn.Parameter(total.to(self.weight.dtype)), self.bias
+        total = self.weight + SCALE * self.lora_B @ self.lora_A
+        plain.weight, plain.bias = nn.Parameter(total, requires_grad=False), self.bias
         return plain
 
 
@@ -73,9 +73,12 @@ def lora_off(model: nn.Module):
 
 
 def merge_lora(model: nn.Module):
-    """Add each product to its matrix: a plain model of the same function, all of it trainable."""
+    """Add each product to its matrix: a plain, frozen model of the same function, in fp32.
+
+    In bf16 most of what GRPO learns would be lost, because it is less than half of a bf16 step.
+    """
+    model.float()
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, LoRALinear):
                 setattr(module, name, child.merged())
-    model.requires_grad_(True)

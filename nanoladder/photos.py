@@ -11,6 +11,8 @@ from nanoladder.command import UserError
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")  # others may start programs, or hang
 MAX_FILE_PIXELS = 100_000_000  # a larger file is damaged or hostile
 MAX_ASPECT = 200  # the longer side over the shorter one; Qwen2VLImageProcessor's limit
+# PIL warns of flaws that it can read past. A filter of each call would not be safe in threads.
+warnings.filterwarnings("ignore", module="PIL")
 
 
 class ImageError(UserError):
@@ -26,12 +28,10 @@ def load_image(path) -> Image.Image:
     try:
         if not Path(path).is_file():  # a pipe or a device might never end
             raise ImageError(f"{path}: no such image file")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a flaw that PIL can read past
-            with Image.open(path, formats=FORMATS) as image:
-                check_shape(path, *image.size)
-                ImageOps.exif_transpose(image, in_place=True)  # decodes all of the file
-                return to_rgb(image)
+        with Image.open(path, formats=FORMATS) as image:
+            check_shape(path, *image.size)
+            ImageOps.exif_transpose(image, in_place=True)  # decodes all of the file
+            return to_rgb(image)
     except ImageError:
         raise
     except Image.DecompressionBombError:

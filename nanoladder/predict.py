@@ -173,7 +173,7 @@ def describe(row, tokenizer, image_config):
         "images": [str(path) for path in row.images],
         "input_size": resized_size(row.sizes[0], image_config),
         "prompt": prompt_text(row, tokenizer.prompts),
-        "options": len(row.options),
+        "options": list(row.options),
     }
 
 

@@ -77,8 +77,6 @@ def find_recipe(name=None, data=None):
     """
     made = Path(data or "", "prepare.json")
     told = read_json(made) if data and made.is_file() else {}
-    if told and "recipe" not in told:
-        raise UserError(f"{data} was made by an older version: delete it, or name another --data")
     shipped = [path.parent.name for path in sorted(DATA.glob("*/recipe.py"))]
     name = name or told.get("recipe")
     if name is None and data is None and shipped:

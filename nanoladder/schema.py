@@ -8,8 +8,8 @@ name. The rows have SpatialLadder-26k's fields (arXiv 2510.08531, section 3):
      "answer": [{"bbox_2d": [12, 34, 56, 78], "label": "chair"}], "data_type": "single_image"}
 
 data_type is single_image, multi_view or video (a list of frames). Boxes are in pixels of the
-picture as it is on the disk. The row says by itself in which form it is answered, and so how it is
-scored:
+picture in its file, after the rotation that its EXIF data asks for, as a viewer shows it. The row
+says by itself in which form it is answered, and so how it is scored:
 
     boxes     "answer" is a list of boxes
     choice    "options": ["A. chair", "B. lamp"], and "answer" is the letter of one of them
@@ -27,7 +27,7 @@ Further fields, all optional:
                      prompt set may use instead (PromptSet.own_prompt in nanoladder/prompts.py)
     frame_seconds    how many seconds a frame of a video stands for; 0.5, two frames a second
     rationale        how a choice or a number is found, which a training row may teach before the
-                     answer; then these answers of its data set are read in their last line alone
+                     answer; then answers to its kind of rows are read in their last line alone
     sft_only         true: an easy row that helps fine-tuning, and that rl.py leaves out
     prompt, solution in a row of cold.jsonl, instead of question and answer: a whole completion,
                      <think>...</think><answer>lamp</answer>
@@ -89,7 +89,7 @@ class Row:
     frame_seconds: float = 0.5  # of a video
     own_prompt: str = ""  # the question and its options, as a benchmark itself words them
     think: bool = False  # whether the prompt asks to think before answering
-    after_rationale: bool = False  # whether its data set teaches rationales before direct answers
+    after_rationale: bool = False  # whether its kind's training rows have rationales
     sft_only: bool = False
 
 

@@ -179,7 +179,8 @@ class Scorer:
         boxes = rows[0].form == "boxes"
         if self.attention and boxes and self.runtime.main:  # row by row, so one rank does it
             journal = self.journals["attention"]
-            found = predict.measure_attention(self.policy, rows, predictions, journal)
+            with autocast(self.runtime.device, self.amp):
+                found = predict.measure_attention(self.policy, rows, predictions, journal)
             shares = {key: float(np.mean([f[key] for f in found])) for key in ("inside", "area")}
             summary["attention"] = shares
         return summary, predictions

@@ -117,10 +117,10 @@ def kinds_to_learn(folder, kinds):
 
 
 def expect_rationales(rows, train_rows):
-    """Mark the rows of a data set whose training rows have rationales: Row.after_rationale."""
-    taught = any(row.after_rationale for row in train_rows)
+    """Mark the rows of those kinds whose training rows have rationales: Row.after_rationale."""
+    taught = {row.kind for row in train_rows if row.after_rationale}
     for row in rows:
-        row.after_rationale = taught
+        row.after_rationale = row.kind in taught
 
 
 def data_folder(folder):
@@ -144,7 +144,8 @@ def held_out_pictures(folder):
 
     A scene is a folder of pictures; where there are fewer than four folders it is a picture. Scenes
     that one row asks about are one scene. The choice depends on all files of the split, so every
-    stage makes the same. UserError where there are too few scenes to keep any from training.
+    stage makes the same, unless files are added between the stages. UserError where there are too
+    few scenes to keep any from training.
     """
     asked = []
     for path in sorted(folder.glob("[!.]*.jsonl")):
@@ -230,7 +231,8 @@ def subset(rows, limit, seed=0):
 
 def fingerprint(rows):
     """Their number, and a checksum of what they ask and answer, by which --resume knows them."""
-    texts = (f"{row.question_id} {row.question} {row.answer} {row.sizes}" for row in rows)
+    names = "question_id question options answer unit rationale solution sizes".split()
+    texts = (repr([getattr(row, name) for name in names]) for row in rows)
     return {"rows": len(rows), "crc32": zlib.crc32("\n".join(texts).encode("utf-8", "replace"))}
 
 

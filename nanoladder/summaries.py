@@ -95,7 +95,7 @@ def summarize_answers(predictions, train_rows, seed=0):
     whole = {"accuracy": [p["scores"]["accuracy"] for p in predictions], "constant": []}
     for name in sorted({p["question_type"] for p in predictions}):
         items = [p for p in predictions if p["question_type"] == name]
-        known = [row.answer for row in train_rows if row.question_type == name]
+        known = [row for row in train_rows if row.question_type == name]
         types[name] = {"accuracy": [p["scores"]["accuracy"] for p in items]}
         types[name]["constant"] = constant_scores(known, items)
         whole["constant"] += types[name]["constant"]
@@ -104,17 +104,30 @@ def summarize_answers(predictions, train_rows, seed=0):
 
 
 def constant_scores(known, predictions):
-    """What each prediction's row gives to the one answer that scores best on the `known` answers.
+    """What each prediction's row gives to the one answer that scores best on the `known` rows.
 
-    All rows have one form. Without known answers nothing can be guessed, and every score is 0.
+    All rows have one form. A choice may be guessed by a letter, or by words that stand beside any
+    letter. Without known rows nothing can be guessed, and every score is 0.
     """
     if not known:
         return [0.0] * len(predictions)
     if predictions[0]["form"] == "number":
-        guess, _ = best_number([float(answer) for answer in known])
+        guess, _ = best_number([float(row.answer) for row in known])
         return [float(relative_accuracy(guess, float(p["truth"]))) for p in predictions]
-    guess = Counter(known).most_common(1)[0][0]
-    return [exact_match(guess, p["truth"]) for p in predictions]
+    said = Counter(text for row in known for text in ways_to_say(row.answer, row.options))
+    guess = said.most_common(1)[0][0]
+    ways = (ways_to_say(p["truth"], p["options"]) for p in predictions)
+    return [max(exact_match(guess, text) for text in texts) for texts in ways]
+
+
+def ways_to_say(answer, options):
+    """The answer, and the words of the option whose letter it is.
+
+    >>> ways_to_say("B", ["A. bed", "B. chair"])
+    ['B', 'chair']
+    """
+    parts = (option.partition(". ") for option in options)
+    return [answer, *(words for letter, _, words in parts if letter == answer)]
 
 
 def best_number(answers):
@@ -142,7 +155,7 @@ def summarize_spatial(predictions, train_rows, seed=0):
     for name, parts in by_type(predictions).items():
         asked, constants = [row for row in train_rows if row.question_type == name], []
         for options, items in parts.items():
-            known = [row.answer for row in asked if len(row.options) == options]
+            known = [row for row in asked if len(row.options) == options]
             constants.append(np.mean(constant_scores(known, items)))
         types[name] = {
             "form": items[0]["form"],
@@ -175,7 +188,7 @@ def by_type(predictions):
     """{question type: {number of options: its predictions}}"""
     groups = {name: {} for name in sorted({p["question_type"] for p in predictions})}
     for p in predictions:
-        groups[p["question_type"]].setdefault(p["options"], []).append(p)
+        groups[p["question_type"]].setdefault(len(p["options"]), []).append(p)
     return groups
 
 

@@ -19,7 +19,7 @@ from nanoladder.answers import (
 from nanoladder.files import write_jsonl
 from nanoladder.motion import parse_motion
 from nanoladder.rewards import reward, score_answer
-from nanoladder.splits import read_splits
+from nanoladder.splits import expect_rationales, read_splits
 from nanoladder.strict import strict_accuracy
 
 OPTIONS = ("A. bed", "B. chair", "C. lamp", "D. arm chair")
@@ -185,6 +185,12 @@ def test_a_data_set_with_rationales_is_read_in_the_last_line(tmp_path, taught):
         assert asked.after_rationale == taught
         assert score_answer("Sides 4, 6.\n6", asked)["accuracy"] == float(taught)
         assert score_answer("It is\n6 m", asked)["accuracy"] == 1.0
+
+
+def test_rationales_of_one_kind_leave_the_answers_of_another_alone():
+    quiz, spatial = (SimpleNamespace(kind=kind, after_rationale=False) for kind in "qs")
+    expect_rationales([quiz, spatial], [SimpleNamespace(kind="s", after_rationale=True)])
+    assert (quiz.after_rationale, spatial.after_rationale) == (False, True)
 
 
 # ---------------------------------------------------------------- whatever a model writes

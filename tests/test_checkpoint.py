@@ -84,7 +84,14 @@ def test_saved_checkpoint_comes_back(saved):
     with torch.no_grad():  # the tensors may lie on the file itself: training must not write through
         again.model.norm.weight.zero_()
     assert torch.equal(load(folder).model.norm.weight, model.model.norm.weight)
-    assert load(folder, dtype=torch.bfloat16).lm_head.weight.dtype == torch.bfloat16
+    assert load(folder, keep_bf16=True).lm_head.weight.dtype == torch.float32
+
+
+def test_stored_bf16_stays_where_it_may(saved, tmp_path):
+    save(tmp_path / "half", load(saved[0]).bfloat16(), FakeTokenizer(), IMAGES)
+    kept, widened = (load(tmp_path / "half", keep_bf16=keep).lm_head.weight for keep in (1, 0))
+    assert (kept.dtype, widened.dtype) == (torch.bfloat16, torch.float32)
+    assert torch.equal(kept.float(), widened)
 
 
 def test_run_folder_stands_for_its_checkpoint(saved, tmp_path):

@@ -452,3 +452,5 @@ def test_rows_have_a_fingerprint(tmp_path):
     same = read_rows(write_rows(tmp_path, BOXES, BOXES | {"question": "Locate it."}))
     assert fingerprint(rows) == fingerprint(same) != fingerprint(rows[::-1])
     assert fingerprint(rows)["rows"] == 2
+    taught = [replace(row, rationale="It stands on the left.") for row in rows]
+    assert fingerprint(rows) != fingerprint(taught)

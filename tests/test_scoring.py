@@ -16,6 +16,8 @@ from nanoladder import predict
 from nanoladder.batches import Dataset
 from nanoladder.benchmarks import SPAR_TASKS
 from nanoladder.checkpoint import BASE, Policy
+from nanoladder.command import UserError
+from nanoladder.compare import read_answers
 from nanoladder.files import read_json, read_jsonl, write_jsonl
 from nanoladder.image import ImageConfig
 from nanoladder.predict import describe, score_one
@@ -28,6 +30,7 @@ from nanoladder.scoring import Scorer, Summary, shuffled, write_scores
 from nanoladder.splits import read_kinds
 from nanoladder.summaries import (
     best_number,
+    constant_scores,
     overall_interval,
     set_beside,
     summarize_benchmark,
@@ -68,7 +71,7 @@ def predictions_of(rows, rng):
 
     return [
         {
-            **{"question_type": row.question_type, "form": row.form, "options": len(row.options)},
+            **{"question_type": row.question_type, "form": row.form, "options": row.options},
             **{"truth": row.answer, "scores": {"accuracy": accuracy(row)}},
         }
         for row in rows
@@ -92,7 +95,7 @@ def test_a_table_is_its_definition():
         accuracies = [
             p["scores"]["accuracy"]
             for p in predictions
-            if (p["question_type"], p["options"]) == (name, options)
+            if (p["question_type"], len(p["options"])) == (name, options)
         ]
         return np.mean(accuracies)
 
@@ -121,6 +124,19 @@ def test_a_table_is_its_definition():
     guess, _ = best_number(train_sizes)
     constant = np.mean([mra(guess, t) for t in sizes])
     assert types["object size"]["constant"] == pytest.approx(constant)
+
+
+def test_the_best_constant_may_be_words_beside_any_letter():
+    """Four of five answers are yes, and the letters are shuffled."""
+    rng, rows = np.random.default_rng(3), []
+    for said in ["yes"] * 80 + ["no"] * 20:
+        first = ["yes", "no"][:: rng.choice((1, -1))]
+        options = [f"{letter}. {words}" for letter, words in zip("AB", first)]
+        answer = "AB"[first.index(said)]
+        rows.append(SimpleNamespace(question_type="quiz", options=options, answer=answer))
+    predictions = [vars(row) | {"form": "choice", "truth": row.answer} for row in rows]
+    assert np.mean(constant_scores(rows, predictions)) == 0.8
+    assert np.mean(constant_scores(rows[80:], predictions)) == pytest.approx(0.2)
 
 
 def test_an_interval_has_the_width_of_the_normal_approximation():
@@ -214,6 +230,16 @@ def test_a_comparison_is_the_difference_of_the_averages(tmp_path, capsys):
         assert low < second - first < high
 
 
+def test_rows_of_two_kinds_may_share_an_id_but_rows_of_one_may_not(tmp_path):
+    row = {"split": "test", "question_id": 1, "question_type": "quiz", "images": ["1.png"]}
+    row["scores"] = {"accuracy": 1.0}
+    write_jsonl(tmp_path / "predictions.jsonl", [row | {"kind": kind} for kind in ("quiz", "sums")])
+    assert len(read_answers(tmp_path)) == 2
+    write_jsonl(tmp_path / "predictions.jsonl", [row | {"kind": "quiz"}] * 2)
+    with pytest.raises(UserError, match="two rows have one id, kind and pictures"):
+        read_answers(tmp_path)
+
+
 def test_a_published_benchmark_is_compared_by_its_own_average(tmp_path, capsys):
     """Not by the mean over its modalities, which no one reports."""
     rng, tasks, sides = np.random.default_rng(9), list(SPAR_TASKS), []
@@ -222,7 +248,7 @@ def test_a_published_benchmark_is_compared_by_its_own_average(tmp_path, capsys):
         for number in range(60):
             score = float(rng.random())
             about = {"split": "sparbench", "question_id": number, "images": ["0.png"], "source": ""}
-            about |= {"kind": ["single_image", "multi_view"][number % 3 > 0], "options": 0}
+            about |= {"kind": ["single_image", "multi_view"][number % 3 > 0], "options": []}
             about |= {"question_type": SPAR_TASKS[tasks[number % 20]], "task": tasks[number % 20]}
             predictions.append(about | {"scores": {"accuracy": score, "strict": score / 2}})
         (tmp_path / name).mkdir()

@@ -3,8 +3,9 @@
 Needs matplotlib (pip install -e '.[plots]') and the rooms on which the runs were scored. Writes to
 docs/: stages.png, encoder.png, samples.png, floor.png and, where the ladder has GRPO, grpo.png.
 Where the runs have folders sampled/ of eval.py --samples, sampling.png shows their answers. Where
-base and stage1 have folders looked/ of eval.py --attention, looking.png shows these. Ladders beside
-this one that are called without-STAGE are drawn into grpo.png, too.
+base and stage1 have folders looked/ of eval.py --attention, looking.png shows these. What these two
+show is also written to sampling.json and looking.json in docs/results. Ladders beside this one that
+are called without-STAGE are drawn into grpo.png, too.
 """
 
 import re
@@ -28,7 +29,7 @@ from data.rooms.scene import footprint, scene_from_json
 from docs.results.make_curves import smooth
 from nanoladder.batches import encode_prompt
 from nanoladder.checkpoint import BASE, Policy
-from nanoladder.files import read_jsonl
+from nanoladder.files import read_jsonl, write_json
 from nanoladder.image import preprocess
 from nanoladder.photos import load_image
 from nanoladder.pictures import draw_samples
@@ -37,7 +38,8 @@ from nanoladder.rewards import score_answer
 from nanoladder.schema import check_images, read_rows
 from nanoladder.scoring import some
 
-DOCS = Path(__file__).parent.parent
+RESULTS = Path(__file__).parent
+DOCS = RESULTS.parent
 NUMBER, SIDE = "absolute distance", 384
 COLOURS = ("#d1495b", "#00798c", "#e08e1b")
 
@@ -51,9 +53,18 @@ def drawn_large(path):
     return render(scene, camera, SIDE).rgb
 
 
+def final(prediction):
+    """What stands between the answer tags, or all of an answer without them."""
+    return prediction["answer"].split("<answer>")[-1].removesuffix("</answer>")
+
+
+def filled(text, width):
+    return "\n".join(textwrap.fill(line, width) for line in text.split("\n"))
+
+
 def picture(axis, path, title="", width=38):
     axis.imshow(drawn_large(str(path)))
-    axis.set_title(textwrap.fill(title, width), fontsize=11)
+    axis.set_title(filled(title, width), fontsize=11)
     axis.axis("off")
 
 
@@ -134,36 +145,37 @@ def follows(prediction):
 
 def stages(boxes, direct, thought, group):
     """The stages of the ladder, each with one answer: boxes, direct, thought about, and sampled."""
-    rows = [["found", "seen", "plan"], ["asked", "bars", "bars"]]
-    figure, axes = plt.subplot_mosaic(rows, figsize=(11, 8.2), layout="constrained")
-    picture(axes["found"], boxes["images"][0], "Stage 1: " + boxes["prompt"])
+    figure = plt.figure(figsize=(11, 8.4), layout="constrained")
+    above, below = figure.subfigures(2, 1, height_ratios=(1.15, 1))
+    found, seen, plan = above.subplots(1, 3)
+    asked, bars = below.subplots(1, 2, width_ratios=(1, 1.5))
+    picture(found, boxes["images"][0], "Stage 1: " + boxes["prompt"])
     scale = SIDE / boxes["input_size"][0]
     for key, colour in (("truth", "white"), ("parsed", COLOURS[0])):
         for item in boxes[key]:
             x1, y1, x2, y2 = np.array(item["bbox_2d"]) * scale
             frame = plt.Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, lw=2, color=colour)
-            axes["found"].add_patch(frame)
+            found.add_patch(frame)
             if key == "parsed":
                 name = {"color": "white", "backgroundcolor": colour, "fontsize": 10}
-                axes["found"].text(x1 + 4, y1 - 6, item["label"], **name)
+                found.text(x1 + 4, y1 - 6, item["label"], **name)
     question = direct["prompt"].split("\n")[0]
-    picture(axes["seen"], direct["images"][0], f"Stage 2: {question} {direct['answer']}")
+    picture(seen, direct["images"][0], f"Stage 2: {question}\nAnswer: {direct['answer']}")
     thinking = rationale(thought["answer"])
     sights = Sights(truth_about(thought["images"][0]), "single_image", thought["input_size"][0])
-    board(axes["plan"], sights, thinking)
-    axes["plan"].set_title(textwrap.fill(f"The cold start: {thinking}", 42), fontsize=11)
-    picture(axes["asked"], group[0]["images"][0], "Stage 3: " + group[0]["prompt"].split("\n")[0])
+    board(plan, sights, thinking)
+    plan.set_title(filled(f"The cold start: {thinking}\nAnswer: {final(thought)}", 38), fontsize=11)
+    picture(asked, group[0]["images"][0], "Stage 3: " + group[0]["prompt"].split("\n")[0])
     rewards = np.array([g["format"] + g["accuracy"] for g in group])
     advantages = (rewards - rewards.mean()) / (rewards.std(ddof=1) + 1e-4)
     colours = np.where(advantages > 0, COLOURS[1], COLOURS[0])
-    axes["bars"].barh(range(len(group)), advantages, color=colours)
-    answers = [g["answer"].split("<answer>")[-1].removesuffix("</answer>")[:20] for g in group]
-    labels = [f"{answer}, reward {reward:.1f}" for answer, reward in zip(answers, rewards)]
-    axes["bars"].set_yticks(range(len(group)), labels)
-    title = (
-        f"eight sampled answers, and their advantages in GRPO (the truth is {group[0]['truth']})"
-    )
-    axes["bars"].set_title(title, fontsize=11)
+    bars.barh(range(len(group)), advantages, color=colours)
+    answers = [final(g)[:20] for g in group]
+    parts = [f"format {g['format']:.0f} + accuracy {g['accuracy']:.1f}" for g in group]
+    labels = [f"{answer}: {part}" for answer, part in zip(answers, parts)]
+    bars.set_yticks(range(len(group)), labels)
+    title = f"Eight sampled answers and their advantages. The truth is {group[0]['truth']}."
+    bars.set_title(title, fontsize=11)
     save(figure, "stages.png")
 
 
@@ -227,10 +239,10 @@ def best_of(scores, k):
 def sampling(folders):
     """The best of k sampled answers, and how much their meanings differ, after several stages.
 
-    folders: {name of a stage: its folder of eval.py --samples N}.
+    folders: {name of a stage: its folder of eval.py --samples N}. Returns what is drawn.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.6), layout="constrained")
-    entropies = {}
+    drawn = {}
     for (name, folder), colour in zip(folders.items(), COLOURS):
         answers = read_jsonl(folder / "samples.jsonl")
         answers = [a for a in answers if a["split"] == "test" and a["form"] != "boxes"]
@@ -244,25 +256,30 @@ def sampling(folders):
         numbers = [2**i for i in range(len(scores[0]).bit_length())]
         best = [np.mean([best_of(own, k) for own in scores]) for k in numbers]
         left.plot(numbers, best, "o-", color=colour, label=name)
-        entropies[name] = np.mean([answer["semantic_entropy"] for answer in answers])
+        entropy = np.mean([answer["semantic_entropy"] for answer in answers])
+        drawn[name] = {"k": numbers, "best of k": best, "semantic entropy": entropy}
     left.set_xscale("log", base=2)
     left.set(xlabel="k", title="best score among k sampled answers (pass@k)", xticks=numbers)
     left.set_xticks(numbers, map(str, numbers))
     left.legend()
-    right.bar([*entropies], [*entropies.values()], color=COLOURS[: len(entropies)])
+    entropies = [values["semantic entropy"] for values in drawn.values()]
+    right.bar([*drawn], entropies, color=COLOURS[: len(drawn)])
     right.set(ylabel="nats", title="semantic entropy of the sampled answers")
     save(figure, "sampling.png")
+    return drawn
 
 
 def looking(folders):
     """Where localization answers look, before and after a training.
 
-    folders: {name of a stage: its folder of eval.py --attention}.
+    folders: {name of a stage: its folder of eval.py --attention}. Returns for each stage the share
+    of the attention inside the asked boxes, question by question, and their share of the picture.
     """
-    found = {}
+    found, shares = {}, {}
     for name, folder in folders.items():
-        records = read_jsonl(folder / "attention.jsonl")
+        records = sorted(read_jsonl(folder / "attention.jsonl"), key=lambda r: r["question_id"])
         found[name] = {r["question_id"]: r for r in records if len(r["truth"]) == 1}
+        shares[name] = {key: [round(r[key], 4) for r in records] for key in ("inside", "area")}
     keys = some([*set.intersection(*map(set, found.values()))], 4)
     figure, axes = plt.subplots(len(found), 4, figsize=(11, 6), layout="constrained")
     for line, (name, records) in zip(axes, found.items()):
@@ -275,6 +292,7 @@ def looking(folders):
             x1, y1, x2, y2 = (v * SIDE / record["input_size"][0] for v in item["bbox_2d"])
             axis.add_patch(plt.Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, color="white"))
     save(figure, "looking.png")
+    return shares
 
 
 def sampled(run, data):
@@ -321,10 +339,10 @@ def main(ladder):
         grpo({"all stages": ladder / "rl"} | others)
     folders = {run: ladder / run / "sampled" for run in ("stage2", "cold", "rl")}
     if all((folder / "scores.json").exists() for folder in folders.values()):
-        sampling(folders)
+        write_json(RESULTS / "sampling.json", sampling(folders))
     folders = {run: ladder / run / "looked" for run in ("base", "stage1")}
     if all((folder / "scores.json").exists() for folder in folders.values()):
-        looking(folders)
+        write_json(RESULTS / "looking.json", looking(folders))
 
 
 if __name__ == "__main__":

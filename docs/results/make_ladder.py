@@ -1,7 +1,9 @@
 """Collect the scores of whole ladders, one a seed:  python docs/results/make_ladder.py RUN ...
 
-Each RUN is a folder of `train.py --stage all`. Writes docs/results/ladder.json: {stage: {score:
-[one for each RUN]}}. `seeds` of make_tables.py makes a table of it.
+Each RUN is a folder of `train.py --stage all`, in which each stage has a folder eval/ of `eval.py
+--rows 1000`. Other runs in such a folder are controls; not every RUN needs them. Writes
+docs/results/ladder.json: {stage: {score: [one for each RUN]}}, and in "types" the same for each
+type of question. `seeds` and `by_type` of make_tables.py make tables of it.
 """
 
 import sys
@@ -12,6 +14,20 @@ from nanoladder.tables import plain, spatial
 
 OUT = Path(__file__).parent / "ladder.json"
 STAGES = ("base", "stage1", "stage2", "cold", "rl")
+
+
+def types_of(scores):
+    """{type of question: its rows and mean score over the rows of all benchmarks in domain}."""
+    own = [s["types"] for name, s in spatial(scores).items() if not name.endswith("-ood")]
+    found = {}
+    for kind in sorted({kind for types in own for kind in types}):
+        entries = [types[kind] for types in own if kind in types]
+        rows = sum(entry["n"] for entry in entries)
+        found[kind] = {
+            key: sum(entry["n"] * entry[key] for entry in entries) / rows
+            for key in ("accuracy", "shuffled")
+        } | {"rows": rows}
+    return found
 
 
 def means(scores, names, is_ood):
@@ -27,7 +43,10 @@ def scores_of(run, stage):
     """
     folder = run / stage if stage == "base" else run / stage / "eval"
     scores = read_json(folder / "scores.json")
-    found = {"overall": scores["overall"], "iou": plain(scores)["localization"]["test"]["iou"]}
+    found = {"overall": scores["overall"], "types": types_of(scores)}
+    if "localization" in scores:
+        found["iou"] = plain(scores)["localization"]["test"]["iou"]
+    found |= {name: s["avg"] for name, s in spatial(scores).items() if not name.endswith("-ood")}
     found |= means(scores, ("nq", "mcq", "constant", "shuffled"), is_ood=False)
     ood = means(
         read_json(run / stage / "scores.json"), ("avg", "constant", "shuffled"), is_ood=True
@@ -35,11 +54,20 @@ def scores_of(run, stage):
     return found | {f"ood-{name}".removesuffix("-avg"): score for name, score in ood.items()}
 
 
+def beside(values):
+    """[{name: value}, ...] -> {name: [value, ...]}, for dicts in dicts as well."""
+    if not isinstance(values[0], dict):
+        return values
+    return {name: beside([value[name] for value in values]) for name in values[0]}
+
+
 def main(*runs):
+    runs = [Path(run) for run in runs]
+    scored = {path.parent.parent.name for run in runs for path in run.glob("*/eval/scores.json")}
     ladder = {}
-    for stage in STAGES:
-        seeds = [scores_of(Path(run), stage) for run in runs]
-        ladder[stage] = {name: [seed[name] for seed in seeds] for name in seeds[0]}
+    for stage in [*STAGES, *sorted(scored - {*STAGES})]:
+        own = [run for run in runs if stage in STAGES or (run / stage / "eval").exists()]
+        ladder[stage] = beside([scores_of(run, stage) for run in own])
     write_json(OUT, ladder)
 
 

@@ -8,15 +8,15 @@ A test fails when a block is stale, so a page cannot tell what no run has measur
 import ast
 import re
 from pathlib import Path
+from statistics import mean
 
 from nanoladder.files import read_json
 from nanoladder.ladder import ladder_table
-from nanoladder.tables import percent, percents, spatial
+from nanoladder.tables import percent
 
 ROOT = Path(__file__).parent.parent.parent
 PAGES = ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))
 MARKED = re.compile(r"(<!-- (\w+) (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
-BESIDE = {"constant": "best constant", "shuffled": "shuffled pictures", "blank": "blank pictures"}
 
 
 def read_run(folder):
@@ -87,68 +87,32 @@ def ladder(*folders):
     return markdown(table.columns, table.rows)
 
 
-def parts(*folders):
-    """The stages' overall scores: numbers, choices, and what answers earn without looking."""
-    rows = []
-    for run in map(read_run, folders):
-        own = {name: s for name, s in spatial(run).items() if not name.endswith("-ood")}
-        means = [
-            sum(s[key] for s in own.values()) / len(own)
-            for key in ("nq", "mcq", "avg", "constant", "shuffled")
-        ]
-        low_high = percents(run["intervals"]["overall"])
-        nq, mcq, average, *beside = map(percent, means)
-        rows.append((run["name"], nq, mcq, f"**{average}**", low_high, *beside))
-    columns = ("%", "NQ", "MCQ", "overall", "95 %", "best constant", "shuffled pictures")
-    return markdown(columns, rows)
-
-
-def seeds(path):
+def seeds(path, *stages):
     """The stages' scores, means over whole ladders of several seeds (make_ladder.py)."""
-    rows = []
-    for stage, scores in read_json(ROOT / path).items():
-        means = {name: sum(values) / len(values) for name, values in scores.items()}
+    rows, found = [], read_json(ROOT / path)
+    for stage in stages:
+        scores = found[stage]
         nq, mcq, average, *beside = (
-            percent(means[name]) for name in ("nq", "mcq", "overall", "constant", "shuffled")
+            percent(mean(scores[name])) for name in ("nq", "mcq", "overall", "constant", "shuffled")
         )
         each = ", ".join(map(percent, scores["overall"]))
-        rows.append((stage, nq, mcq, f"**{average}**", each, *beside, f"{means['iou']:.3f}"))
+        iou = f"{mean(scores['iou']):.3f}" if "iou" in scores else ""
+        rows.append((stage, nq, mcq, f"**{average}**", each, *beside, iou))
     beside = ("best constant", "shuffled pictures", "IoU")
     return markdown(("%", "NQ", "MCQ", "overall", "each seed", *beside), rows)
 
 
-def types(folder):
-    """Every type of question: the score, and in brackets what answers earn without looking."""
-    scores, found = read_run(folder), {}
-    own = {name: s for name, s in spatial(scores).items() if not name.endswith("-ood")}
-    for name, summary in own.items():
-        for kind, entry in summary["types"].items():
-            beside = ", ".join(percent(entry[key]) for key in BESIDE if key in entry)
-            found.setdefault(kind, {})[name] = f"{percent(entry['accuracy'])} ({beside})"
-    shown = ", ".join(words for key, words in BESIDE.items() if any(key in s for s in own.values()))
-    rows = [(kind, *(cells.get(name, "") for name in own)) for kind, cells in sorted(found.items())]
-    return markdown((f"score ({shown})", *own), rows)
-
-
-def by_type(*folders):
-    """Every type of question: its rows in all benchmarks, and their mean score in each run.
+def by_type(path, *stages):
+    """Every type of question: its rows in all benchmarks, and their mean score in each stage.
 
     In brackets the same with shuffled pictures.
     """
-    runs, found = [read_run(folder) for folder in folders], {}
-    for run in runs:
-        own = [s["types"] for name, s in spatial(run).items() if not name.endswith("-ood")]
-        for kind in sorted({kind for types in own for kind in types}):
-            entries = [types[kind] for types in own if kind in types]
-            rows = sum(entry["n"] for entry in entries)
-            mean, other = (
-                percent(sum(entry["n"] * entry[key] for entry in entries) / rows)
-                for key in ("accuracy", "shuffled")
-            )
-            found.setdefault(kind, {"rows": rows})[run["name"]] = f"{mean} ({other})"
-    columns = ("rows", *(run["name"] for run in runs))
-    lines = [(kind, *(cells.get(c, "") for c in columns)) for kind, cells in found.items()]
-    return markdown(("% (shuffled pictures)", *columns), lines)
+    found, lines = read_json(ROOT / path), []
+    for kind, entry in found[stages[0]]["types"].items():
+        cells = (found[stage]["types"][kind] for stage in stages)
+        shown = (f"{percent(mean(c['accuracy']))} ({percent(mean(c['shuffled']))})" for c in cells)
+        lines.append((kind, entry["rows"][0], *shown))
+    return markdown(("% (shuffled pictures)", "rows", *stages), lines)
 
 
 def ratios(path):
