@@ -70,6 +70,9 @@ def flag(name):
     return "--" + name.replace("_", "-")
 
 
+REPLACED = "Stages, recipes, --model and GPUs replace some defaults. Each run prints what it uses."
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message):
         raise UserError(f"{message.removeprefix('argument ')}; --help explains every flag")
@@ -84,11 +87,13 @@ def parse(cls, argv, presets=None, doc=""):
     and for a value that its setting does not accept, wherever the value comes from.
     """
     layout = argparse.RawDescriptionHelpFormatter
-    parser = _Parser(description=doc, formatter_class=layout, allow_abbrev=False)
+    epilog = REPLACED if presets else None
+    parser = _Parser(description=doc, formatter_class=layout, allow_abbrev=False, epilog=epilog)
     fields = {f.name: f for f in dataclasses.fields(cls)}
     for f in fields.values():
-        shown = "default: it depends" if f.default is None else f"default {f.default}"
-        help = f"{f.metadata['help']} ({shown}{_accepted(f, '; ')})"
+        default = "" if f.default is None else f"default {f.default}"
+        more = "; ".join(filter(None, (default, _accepted(f))))
+        help = f"{f.metadata['help']} ({more})" if more else f.metadata["help"]
         if _kind(f) is bool:
             options = {"action": argparse.BooleanOptionalAction}
         else:
@@ -114,13 +119,13 @@ def _kind(f):
     return f.type if isinstance(f.type, type) else f.type.__args__[0]  # int of `int | None`
 
 
-def _accepted(f, before=""):
-    """What a setting accepts, in words, behind `before`; "" where it is any text, or yes or no."""
+def _accepted(f):
+    """What a setting accepts, in words; "" where it is any text, or yes or no."""
     low, high, choices = (f.metadata[name] for name in ("low", "high", "choices"))
     if choices:
-        return f"{before}one of {', '.join(choices)}"
+        return f"one of {', '.join(choices)}"
     whole = "a whole number " if _kind(f) is int else ""
-    return "" if low is None else f"{before}{whole}from {low} to {high}"
+    return "" if low is None else f"{whole}from {low} to {high}"
 
 
 def _short(value):
