@@ -2,18 +2,22 @@
 
 Each RUN is a folder of `train.py --stage all`, in which each stage has a folder eval/ of `eval.py
 --rows 1000`. Other runs in such a folder are controls; not every RUN needs them. Writes
-docs/results/ladder.json: {stage: {score: [one for each RUN]}}, and in "types" the same for each
-type of question. `seeds` and `by_type` of make_tables.py make tables of it.
+docs/results/ladder.json: {stage: {score: [one for each RUN]}}, in "types" the same for each type of
+question, and in "gain" what each stage adds to the one before, with its paired 95 % interval.
 """
 
 import sys
 from pathlib import Path
 
+from nanoladder.compare import average_of_types, read_answers
 from nanoladder.files import read_json, write_json
+from nanoladder.schema import DATA_TYPES
+from nanoladder.summaries import overall_interval
 from nanoladder.tables import plain, spatial
 
 OUT = Path(__file__).parent / "ladder.json"
 STAGES = ("base", "stage1", "stage2", "cold", "rl")
+GAINS = {"cold": "stage2", "rl": "cold"}  # over which stage
 
 
 def types_of(scores):
@@ -51,7 +55,19 @@ def scores_of(run, stage):
     ood = means(
         read_json(run / stage / "scores.json"), ("avg", "constant", "shuffled"), is_ood=True
     )
+    if stage in GAINS:
+        found["gain"] = gain(run / GAINS[stage] / "eval", folder)
     return found | {f"ood-{name}".removesuffix("-avg"): score for name, score in ood.items()}
+
+
+def gain(first, second):
+    """[mean, low, high]: what the second scored folder adds over the benchmarks, row by row."""
+    before, after, parts = read_answers(first), read_answers(second), {}
+    for key, own in before.items():
+        if own["kind"] in DATA_TYPES:
+            more = after[key]["scores"]["accuracy"] - own["scores"]["accuracy"]
+            parts.setdefault(own["kind"], []).append(own | {"scores": {"accuracy": more}})
+    return [float(average_of_types(parts.values())), *overall_interval([*parts.values()])]
 
 
 def beside(values):

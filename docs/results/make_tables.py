@@ -102,6 +102,15 @@ def seeds(path, *stages):
     return markdown(("%", "NQ", "MCQ", "overall", "each seed", *beside), rows)
 
 
+def gains(path, stage):
+    """What a stage adds to the one before with each seed, row by row, in points."""
+    found = read_json(ROOT / path)[stage]["gain"]
+    rows = [
+        (n, percent(mean), f"{percent(a)}-{percent(b)}") for n, (mean, a, b) in enumerate(found)
+    ]
+    return markdown(("seed", "gain", "95 %"), rows)
+
+
 def by_type(path, *stages):
     """Every type of question: its rows in all benchmarks, and their mean score in each stage.
 
