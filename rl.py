@@ -42,7 +42,7 @@ from nanoladder.command import UserError, parse, setting, show
 from nanoladder.generate import encode_pictures, generate, policy_logprobs
 from nanoladder.loop import Loop, load_policy, prepare_model, resumed_settings
 from nanoladder.lora import lora_off
-from nanoladder.model import run
+from nanoladder.model import call
 from nanoladder.muon import make_optimizers
 from nanoladder.predict import describe
 from nanoladder.process import run_script
@@ -160,9 +160,10 @@ def answer_logprobs(model, batch, ids, mask, banned_ids):
         entropy = torch.special.entr(logprobs.detach().exp()).sum(-1)
         return logprobs.gather(1, ids[:, None])[:, 0], entropy
 
-    # All logits at once are gigabytes with Qwen's vocabulary, so each part makes its own, twice.
+    # All logits at once are gigabytes with Qwen's vocabulary. So each part computes its own, and
+    # computes them again in the backward pass.
     parts = zip(hidden.split(LOGITS_AT_ONCE), ids[mask].split(LOGITS_AT_ONCE))
-    parts = [run(of_tokens, len(hidden) > LOGITS_AT_ONCE, *part) for part in parts]
+    parts = [call(of_tokens, len(hidden) > LOGITS_AT_ONCE, *part) for part in parts]
     chosen, entropy = (torch.cat(values) for values in zip(*parts))
     return torch.zeros(ids.shape, device=ids.device).masked_scatter(mask, chosen), entropy.mean()
 

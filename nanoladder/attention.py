@@ -40,7 +40,8 @@ def image_attention(model, prompt, answer_ids):
         )  # [H, T, Dh], [K, T, Dh]
         q, k = q[:, first:], k.repeat_interleave(len(q) // len(k), dim=0)  # [H, A, Dh], [H, T, Dh]
         scores = (q.float() @ k.float().transpose(1, 2)) / c.head_dim**0.5  # [H, A, T]
-        seen.append(scores.masked_fill(~causal, float("-inf")).softmax(-1).mean((0, 1)))  # [T]
+        weights = scores.masked_fill(~causal, float("-inf")).softmax(-1, dtype=torch.float32)
+        seen.append(weights.mean((0, 1)))  # [T]
 
     hooks = [layer.self_attn.register_forward_pre_hook(look) for layer in model.model.layers]
     try:

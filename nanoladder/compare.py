@@ -61,17 +61,17 @@ def compare(folders):
 def read_answers(folder):
     """{key: prediction} of a scored folder. UserError where the file is damaged."""
     path = Path(folder) / "predictions.jsonl"
+    answers = read_jsonl(path)
     try:
-        answers = read_jsonl(path)
         found = {key(p): p for p in answers}
-        if len(found) < len(answers):
-            raise UserError(f"{path}: two rows have one id, kind and pictures: number them anew")
-        for p in found.values():
-            scores = p["scores"]
+        for p in answers:
+            scores, _ = p["scores"], len(p["options"])
             hash((p["kind"], float(scores["iou" if "iou" in scores else "accuracy"])))
-        return found
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: damaged ({error!r}): score the model anew") from None
+        raise UserError(f"{path}: damaged or old ({error!r}): score the model anew") from None
+    if len(found) < len(answers):
+        raise UserError(f"{path}: two rows have one id, kind and pictures: number them anew")
+    return found
 
 
 def average_of_types(parts):

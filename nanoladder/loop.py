@@ -94,12 +94,9 @@ class Loop:
             "prompts": dataclasses.asdict(policy.tokenizer.prompts),
         } | about
         before = read_json(run.path / "run.json") if s.resume else self.about
-        for name, what in (
-            ("data", "rows: restore its data"),
-            ("prompts", "prompts: restore them"),
-        ):
+        for name, what in ("data", "rows"), ("prompts", "prompts"):
             if json.dumps(before.get(name)) != json.dumps(self.about.get(name)):
-                raise UserError(f"{run.path} learned from other {what}, or start anew")
+                raise UserError(f"{run.path} began with other {what}: restore them, or start anew")
         if runtime.main and not run.scores.exists():
             write_json(run.path / "run.json", self.about)
         self.bar = progress(

@@ -331,11 +331,11 @@ class VisionTransformer(nn.Module):
         x = x.view(-1, unit, x.shape[1])[plan.order].flatten(0, 1)  # [N, Dv], window after window
         for i, block in enumerate(self.blocks):
             segments = plan.frames if i in self.config.fullatt_block_indexes else plan.windows
-            x = run(block, self.activation_checkpointing, x, plan.cos, plan.sin, segments)
+            x = call(block, self.activation_checkpointing, x, plan.cos, plan.sin, segments)
         return self.merger(x)[plan.inverse]  # [M, D]
 
 
-def run(layer, recompute: bool, *args):
+def call(layer, recompute: bool, *args):
     """Call a layer; with recompute its activations are computed again in the backward pass."""
     if recompute and torch.is_grad_enabled():
         return checkpoint(layer, *args, use_reentrant=False)
@@ -483,7 +483,7 @@ class Decoder(nn.Module):
         rotation = mrope_tables(position_ids, self.config)
         blocks, recompute = attention_blocks(mask), self.activation_checkpointing
         for i, layer in enumerate(self.layers):
-            x = run(layer, recompute, x, rotation, mask, blocks, cache, i)
+            x = call(layer, recompute, x, rotation, mask, blocks, cache, i)
         if cache is not None:
             cache.length += x.shape[1]
         return self.norm(x)

@@ -55,6 +55,9 @@ def test_weights_equal_transformers():
     weights = torch.stack(out.attentions)[:, 0, :, len(ids) - 1 :]  # [layers, H, answer tokens, T]
     expected = weights.mean(dim=(0, 1, 2))[2:8]
     assert ours.shape == (6,) and ours == pytest.approx(expected.numpy(), abs=1e-6)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = image_attention(model, prompt, answer)
+    assert half == pytest.approx(expected.numpy(), abs=0.01)
     assert not any(layer.self_attn._forward_pre_hooks for layer in model.model.layers)
 
 

@@ -232,11 +232,14 @@ def test_a_comparison_is_the_difference_of_the_averages(tmp_path, capsys):
 
 def test_rows_of_two_kinds_may_share_an_id_but_rows_of_one_may_not(tmp_path):
     row = {"split": "test", "question_id": 1, "question_type": "quiz", "images": ["1.png"]}
-    row["scores"] = {"accuracy": 1.0}
+    row |= {"scores": {"accuracy": 1.0}, "options": []}
     write_jsonl(tmp_path / "predictions.jsonl", [row | {"kind": kind} for kind in ("quiz", "sums")])
     assert len(read_answers(tmp_path)) == 2
     write_jsonl(tmp_path / "predictions.jsonl", [row | {"kind": "quiz"}] * 2)
-    with pytest.raises(UserError, match="two rows have one id, kind and pictures"):
+    with pytest.raises(UserError, match="jsonl: two rows have one id, kind and pictures"):
+        read_answers(tmp_path)
+    write_jsonl(tmp_path / "predictions.jsonl", [row | {"kind": "quiz", "options": 4}])
+    with pytest.raises(UserError, match="damaged or old .*score the model anew"):
         read_answers(tmp_path)
 
 

@@ -152,7 +152,7 @@ def test_a_killed_and_a_stopped_run_resume_bit_for_bit(finished, rooms, tmp_path
         run(rooms, cut, "--resume")
     for name, value in (("data", about["data"] | {"rows": 1}), ("prompts", {})):
         write_json(cut / "run.json", about | {name: value})
-        with pytest.raises(UserError, match="learned from other (rows|prompts): restore"):
+        with pytest.raises(UserError, match="began with other (rows|prompts): restore"):
             run(rooms, cut, "--resume")
     write_json(cut / "run.json", about)
     with monkeypatch.context() as patch, pytest.raises(Stopped, match="step 5 of 6 steps"):
