@@ -1,9 +1,11 @@
 """Collect the scores of whole ladders, one a seed:  python docs/results/make_ladder.py RUN ...
 
-Each RUN is a folder of `train.py --stage all`, in which each stage has a folder eval/ of `eval.py
---rows 1000`. Other runs in such a folder are controls; not every RUN needs them. Writes
+Each RUN is a folder of `train.py --stage all`. Each stage in it was scored anew by `eval.py --model
+RUN/STAGE --rows 1000`, with --think after the cold start and GRPO. RUN/base holds the scores of
+nanoladder/base. Other runs in such a folder are controls; not every RUN needs them. Writes
 docs/results/ladder.json: {stage: {score: [one for each RUN]}}, in "types" the same for each type of
-question, and in "gain" what each stage adds to the one before, with its paired 95 % interval.
+question, and in "gain" what the cold start and GRPO add to the stage before, with the paired 95 %
+interval.
 """
 
 import sys
