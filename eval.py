@@ -107,6 +107,7 @@ def main(argv):
 
 def score_in(run, s, runtime):
     """The whole scoring, from the rows to the report."""
+    find_recipe(None, s.data)  # refuses data of an older version
     asked = asked_kinds(s.data, s.bench)
     policy = Policy.load(s.model, keep_bf16=s.amp, device=runtime.device).limit_pixels(s)
     policy.tokenizer.use_prompts(s.prompts)

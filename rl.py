@@ -160,8 +160,7 @@ def answer_logprobs(model, batch, ids, mask, banned_ids):
         entropy = torch.special.entr(logprobs.detach().exp()).sum(-1)
         return logprobs.gather(1, ids[:, None])[:, 0], entropy
 
-    # All logits at once are gigabytes with Qwen's vocabulary. So each part computes its own, and
-    # computes them again in the backward pass.
+    # With Qwen's vocabulary all logits are gigabytes, so the backward pass computes each part anew.
     parts = zip(hidden.split(LOGITS_AT_ONCE), ids[mask].split(LOGITS_AT_ONCE))
     parts = [call(of_tokens, len(hidden) > LOGITS_AT_ONCE, *part) for part in parts]
     chosen, entropy = (torch.cat(values) for values in zip(*parts))
@@ -246,7 +245,7 @@ def train(s, loop, rows, validate):
             "update_seconds": loop.clock() - rolled,
         }
         record = {name: runtime.sum(value) / runtime.world for name, value in record.items()}
-        loop.bar.set_postfix({name: f"{record[name]:.3g}" for name in SHOWN})
+        loop.bar.set_postfix({name: f"{record[name]:.3g}" for name in SHOWN if name in record})
         idle += record["idle"]
         if loop.step == EARLY == idle:
             runtime.say(ALL_IDLE)
@@ -303,6 +302,7 @@ def main(argv):
 def train_in(run, s, runtime):
     """The whole run, from the data to the report."""
     kinds = s.data_types if s.task == "spatial" else ("localization",)
+    find_recipe(None, s.data)  # refuses data of an older version
     splits = read_splits(s.data, kinds, val_limits(kinds, s.eval_rows), s.think)
     rows = [row for row in splits["train"] if not row.sft_only]
     if not rows:

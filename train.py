@@ -78,7 +78,7 @@ class Settings(PixelLimits):
     seed: int = setting(0, "seed of weights and of the data's order", low=0, high=2**31)
 
 
-# The kinds of rows that each stage of the paper learns from, where it starts, and where it ends.
+# The kinds of rows that each stage learns from, where it starts, and its run folder.
 STAGES = {
     "0": ((), {"init": "scratch", "out": "runs/stage0"}),  # the base; a recipe says how
     "1": (("localization",), {"init": "base", "out": "runs/stage1"}),
@@ -126,6 +126,7 @@ class AnswerLoss(nn.Module):
         return self.of_answers(batch, image_embeds), image_embeds.new_zeros(())
 
     def of_answers(self, batch, image_embeds):
+        """The sum over answer tokens: train divides it by their number on all ranks."""
         mask = attention_mask(batch["segments"])
         hidden = self.model(batch["input_ids"], batch["position_ids"], image_embeds, mask)
         targets = batch["labels"][:, 1:]  # [B, T - 1]: each token is predicted by the one before

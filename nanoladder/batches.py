@@ -25,7 +25,7 @@ from nanoladder.prompts import prompt_text, target_text
 from nanoladder.runtime import to_device
 
 IGNORE_INDEX = -100  # a label without a loss, as in torch.nn.functional.cross_entropy
-QUESTION = 30  # tokens of a question and its answer, about
+QUESTION = 30  # tokens of a question and a direct answer, about
 PADDING_STEP = 16  # sequence lengths are rounded up to this, so that few shapes must be compiled
 
 

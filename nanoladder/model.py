@@ -69,7 +69,7 @@ class Config:
 
 
 # A narrow head has few rotary frequencies. A word is compared with image tokens at any distance, so
-# most frequencies must be slow (theta 10,000), and time gets the two fastest. The width axis is
+# most frequencies must be slow (theta 10,000), and time gets the fastest. The width axis is
 # then too slow to tell columns apart, and no token says which picture it belongs to. Therefore nano
 # and small read three more channels: each pixel's x and y, and its picture's number
 # (ImageConfig.coordinates).

@@ -3,6 +3,7 @@
 The core trains on any data folder with the defaults below. A data set that needs more (its own
 mixture, rates, order of difficulty, a loss of its own, data that is made when missing) has a file
 data/NAME/recipe.py with a subclass of Recipe called RECIPE. To swap the world, write one such file.
+rl.py and eval.py use `settings` alone.
 """
 
 import importlib
@@ -65,7 +66,10 @@ class Recipe:
         return None
 
     def loss(self, s, answer_loss, tokenizer, image_config, rows):
-        """The module that computes a batch's loss from train.AnswerLoss: (sum, auxiliary mean)."""
+        """The module that computes a batch's loss from train.AnswerLoss: (sum, auxiliary mean).
+
+        One that leaves some weights without a gradient sets may_skip_parameters = True.
+        """
         return answer_loss
 
 

@@ -332,11 +332,14 @@ def attention_map(p, attention, number):
 
 def sampled_section(folder):
     """The last answers that GRPO kept of what it sampled, with the parts of their reward."""
-    columns = ("step", "prompt", "answer", "format", "accuracy")
     kept = read_log(folder / "completions.jsonl", skip=True)[-16:]
-    rows = [(*(c[n] for n in columns[:3]), *(f"{c[n]:.2f}" for n in columns[3:])) for c in kept]
-    note = "The last of the sampled answers; format and accuracy are the parts of their reward."
-    return f"<h2>Sampled while training</h2>{note}{html_table(columns, rows, 'text')}" * bool(rows)
+    if not kept:
+        return ""
+    first, names = ("step", "prompt", "answer"), list(kept[-1])
+    parts = names[names.index("answer") + 1 :]
+    rows = [(*(c[n] for n in first), *(f"{c[n]:.2f}" for n in parts)) for c in kept]
+    note = f"The last of the sampled answers. The parts of their reward: {', '.join(parts)}."
+    return f"<h2>Sampled while training</h2>{note}{html_table((*first, *parts), rows, 'text')}"
 
 
 if __name__ == "__main__":

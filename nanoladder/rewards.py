@@ -1,4 +1,4 @@
-"""Scores of answers, from 0 to 1. rl.py's reward and eval.py's metric are these same functions.
+"""Scores of answers, from 0 to 1: eval.py's metrics, and rl.py's reward, which is made of them.
 
     >>> from nanoladder.rewards import score_boxes
     >>> truth = [{"label": "chair", "bbox_2d": [10, 10, 30, 30]}]

@@ -234,6 +234,17 @@ def test_data_of_another_version_is_refused_in_one_line(tmp_path, script, made, 
     assert list(contents(data)) == [data / "prepare.json"]
 
 
+@pytest.mark.parametrize("script", [train, rl, evaluate], ids=["train", "rl", "eval"])
+def test_the_default_data_is_refused_if_another_version_made_it(tmp_path, script, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("rooms", "rooms-spatial"):
+        (tmp_path / "datasets" / name / "train").mkdir(parents=True)
+        write_json(tmp_path / f"datasets/{name}/prepare.json", {"recipe": "rooms", "version": 1})
+    flags = ["--model" if script is evaluate else "--init", str(BASE)]
+    with pytest.raises(UserError, match="rooms.* was made by version 1 of its recipe"):
+        script.main([*flags, "--out", str(tmp_path / "out")])
+
+
 def test_an_unknown_recipe_is_refused_in_one_line(tmp_path):
     for flags in (["--recipe", "kitchens"], ["--recipe", "kitchens", "--data", str(tmp_path)]):
         with pytest.raises(UserError, match="there is no data/kitchens/recipe.py") as error:
