@@ -1,11 +1,10 @@
-"""Collect the scores of whole ladders, one a seed:  python docs/results/make_ladder.py RUN ...
+"""Collect the scores of whole ladders, one a seed:  python docs/results/make_ladder.py FILE RUN ...
 
 Each RUN is a folder of `train.py --stage all`. Each stage in it was scored anew by `eval.py --model
 RUN/STAGE --rows 1000`, with --think after the cold start and GRPO. RUN/base holds the scores of
-nanoladder/base. Other runs in such a folder are controls; not every RUN needs them. Writes
-docs/results/ladder.json: {stage: {score: [one for each RUN]}}, in "types" the same for each type of
-question, and in "gain" what the cold start and GRPO add to the stage before, with the paired 95 %
-interval.
+nanoladder/base. Other runs in such a folder are controls. Writes FILE: {stage: {score: [one for
+each RUN that has it]}}, in "types" the same for each type of question, and in "gain" what a run
+adds to the one that GAINS names, with the paired 95 % interval.
 """
 
 import sys
@@ -17,9 +16,10 @@ from nanoladder.schema import DATA_TYPES
 from nanoladder.summaries import overall_interval
 from nanoladder.tables import plain, spatial
 
-OUT = Path(__file__).parent / "ladder.json"
 STAGES = ("base", "stage1", "stage2", "cold", "rl")
-GAINS = {"cold": "stage2", "rl": "cold"}  # over which stage
+# Over which run a run gains.
+GAINS = {"cold": "stage2", "rl": "cold", "rl-shuffled-rewards": "cold", "cold-longer": "cold"}
+GAINS |= {"expert-iteration": "cold"}
 
 
 def types_of(scores):
@@ -42,12 +42,17 @@ def means(scores, names, is_ood):
     return {name: sum(s[name] for s in own) / len(own) for name in names if own}
 
 
+def scored(run, stage):
+    """The folder with the scores of 1,000 rows."""
+    return run / stage if stage == "base" else run / stage / "eval"
+
+
 def scores_of(run, stage):
     """The headline scores of one stage: means over the benchmarks, and the mean IoU of boxes.
 
     Those out of domain are of the training run's own rows, which are fewer.
     """
-    folder = run / stage if stage == "base" else run / stage / "eval"
+    folder = scored(run, stage)
     scores = read_json(folder / "scores.json")
     found = {"overall": scores["overall"], "types": types_of(scores)}
     if "localization" in scores:
@@ -58,7 +63,7 @@ def scores_of(run, stage):
         read_json(run / stage / "scores.json"), ("avg", "constant", "shuffled"), is_ood=True
     )
     if stage in GAINS:
-        found["gain"] = gain(run / GAINS[stage] / "eval", folder)
+        found["gain"] = gain(scored(run, GAINS[stage]), folder)
     return found | {f"ood-{name}".removesuffix("-avg"): score for name, score in ood.items()}
 
 
@@ -79,14 +84,13 @@ def beside(values):
     return {name: beside([value[name] for value in values]) for name in values[0]}
 
 
-def main(*runs):
-    runs = [Path(run) for run in runs]
-    scored = {path.parent.parent.name for run in runs for path in run.glob("*/eval/scores.json")}
-    ladder = {}
-    for stage in [*STAGES, *sorted(scored - {*STAGES})]:
-        own = [run for run in runs if stage in STAGES or (run / stage / "eval").exists()]
-        ladder[stage] = beside([scores_of(run, stage) for run in own])
-    write_json(OUT, ladder)
+def main(out, *runs):
+    runs, found = [Path(run) for run in runs], {}
+    others = {path.parent.parent.name for run in runs for path in run.glob("*/eval/scores.json")}
+    for stage in [*STAGES, *sorted(others - {*STAGES})]:
+        if own := [run for run in runs if (scored(run, stage) / "scores.json").exists()]:
+            found[stage] = beside([scores_of(run, stage) for run in own])
+    write_json(Path(out), found)
 
 
 if __name__ == "__main__":

@@ -111,6 +111,20 @@ def gains(path, stage):
     return markdown(("seed", "gain", "95 %"), rows)
 
 
+def controls(path):
+    """Runs of one seed that tell what a gain is worth, and their gains over the cold start."""
+    rows = []
+    for run, scores in read_json(ROOT / path).items():
+        cells = (percent(scores[name][0]) for name in ("nq", "mcq", "overall", "shuffled"))
+        gained = ["", ""]
+        if run != "cold" and "gain" in scores:
+            gain, low, high = map(percent, scores["gain"][0])
+            gained = [gain, f"{low} to {high}"]
+        rows.append((run, *cells, *gained))
+    columns = ("%", "NQ", "MCQ", "overall", "shuffled pictures", "gain over the cold start", "95 %")
+    return markdown(columns, rows)
+
+
 def by_type(path, *stages):
     """Every type of question: its rows in all benchmarks, and their mean score in each stage.
 
