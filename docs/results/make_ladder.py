@@ -4,7 +4,7 @@ Each RUN is a folder of `train.py --stage all`. Each stage in it was scored anew
 RUN/STAGE --rows 1000`, with --think after the cold start and GRPO. RUN/base holds the scores of
 nanoladder/base. Other runs in such a folder are controls. Writes FILE: {stage: {score: [one for
 each RUN that has it]}}, in "types" the same for each type of question, and in "gain" what a run
-adds to the one that GAINS names, with the paired 95 % interval.
+adds to the one in "over", with the paired 95 % interval.
 """
 
 import sys
@@ -18,8 +18,8 @@ from nanoladder.tables import plain, spatial
 
 STAGES = ("base", "stage1", "stage2", "cold", "rl")
 # Over which run a run gains.
-GAINS = {"cold": "stage2", "rl": "cold", "rl-shuffled-rewards": "cold", "cold-longer": "cold"}
-GAINS |= {"expert-iteration": "cold"}
+GAINS = {"cold": "stage2", "cold-longer": "cold", "cold-1255": "stage2"}
+GAINS |= {"rl": "cold", "rl-1255": "cold-1255"}
 
 
 def types_of(scores):
@@ -63,6 +63,7 @@ def scores_of(run, stage):
         read_json(run / stage / "scores.json"), ("avg", "constant", "shuffled"), is_ood=True
     )
     if stage in GAINS:
+        found["over"] = GAINS[stage]
         found["gain"] = gain(scored(run, GAINS[stage]), folder)
     return found | {f"ood-{name}".removesuffix("-avg"): score for name, score in ood.items()}
 
@@ -71,7 +72,7 @@ def gain(first, second):
     """[mean, low, high]: what the second scored folder adds over the benchmarks, row by row."""
     before, after, parts = read_answers(first), read_answers(second), {}
     for key, own in before.items():
-        if own["kind"] in DATA_TYPES:
+        if own["kind"] in DATA_TYPES and own["split"] == "test":
             more = after[key]["scores"]["accuracy"] - own["scores"]["accuracy"]
             parts.setdefault(own["kind"], []).append(own | {"scores": {"accuracy": more}})
     return [float(average_of_types(parts.values())), *overall_interval([*parts.values()])]

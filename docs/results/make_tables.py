@@ -112,16 +112,16 @@ def gains(path, stage):
 
 
 def controls(path):
-    """Runs of one seed that tell what a gain is worth, and their gains over the cold start."""
+    """Runs of one seed that tell what a gain is worth: their scores, and their paired gains."""
     rows = []
     for run, scores in read_json(ROOT / path).items():
         cells = (percent(scores[name][0]) for name in ("nq", "mcq", "overall", "shuffled"))
-        gained = ["", ""]
-        if run != "cold" and "gain" in scores:
+        gained = "", "", ""
+        if "gain" in scores:
             gain, low, high = map(percent, scores["gain"][0])
-            gained = [gain, f"{low} to {high}"]
+            gained = scores["over"][0], gain, f"{low} to {high}"
         rows.append((run, *cells, *gained))
-    columns = ("%", "NQ", "MCQ", "overall", "shuffled pictures", "gain over the cold start", "95 %")
+    columns = ("%", "NQ", "MCQ", "overall", "shuffled pictures", "gain over", "gain", "95 %")
     return markdown(columns, rows)
 
 
