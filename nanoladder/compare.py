@@ -65,8 +65,9 @@ def read_answers(folder):
     try:
         found = {key(p): p for p in answers}
         for p in answers:
-            scores, _ = p["scores"], len(p["options"])
-            hash((p["kind"], float(scores["iou" if "iou" in scores else "accuracy"])))
+            scores = p["scores"]
+            measured = float(scores["iou" if "iou" in scores else "accuracy"])
+            hash((p["kind"], len(p["options"]), measured))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: damaged or old ({error!r}): score the model anew") from None
     if len(found) < len(answers):
