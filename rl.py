@@ -170,13 +170,13 @@ def answer_logprobs(model, batch, ids, mask, banned_ids):
 class GRPOLoss(nn.Module):
     """The loss of this file's docstring, over packed groups, and statistics for the log.
 
-    ref_model: another model, or the policy itself, which without its LoRA is the reference; None
-    where there is no KL.
+    ref_model: another model, the policy itself (without its LoRA), or None where there is no KL.
     """
 
     def __init__(self, s, model, ref_model, banned_ids):
         super().__init__()
-        self.s, self.model, self.ref_model, self.banned_ids = s, model, ref_model, banned_ids
+        self.s, self.model, self.ref_model = s, model, ref_model
+        self.banned_ids = torch.tensor(banned_ids, device=model.lm_head.weight.device).long()
 
     def forward(self, batch, ids, mask, advantage, old_logprobs):
         """ids, mask, old_logprobs [B, G, C]; advantage [B, G] -> the loss and {name: number}."""

@@ -31,8 +31,8 @@ from nanoladder.ladder import climb_ladder, ladder_settings
 from nanoladder.loop import Loop, load_policy, prepare_model, resumed_settings
 from nanoladder.model import PRESETS, Qwen2_5_VL
 from nanoladder.muon import make_optimizers
-from nanoladder.preview import explain
-from nanoladder.process import cpu_cores, leave_process_group, run_script
+from nanoladder.preview import explain, picture_bytes
+from nanoladder.process import leave_process_group, loader_processes, run_script
 from nanoladder.recipe import find_recipe
 from nanoladder.run_folder import RunFolder, Timer
 from nanoladder.runtime import autocast, cuda_presets, start_runtime
@@ -144,8 +144,9 @@ def train(s, loop, recipe, dataset, order, validate):
     runtime, device, image_config = loop.runtime, loop.runtime.device, loop.policy.image_config
     steps = micro_batches(s, runtime, dataset, order[loop.step * s.batch_size :])
     how = {"batch_sampler": [keys for passes in steps for keys in passes], "collate_fn": collate}
-    workers = min(8, max(1, cpu_cores() // runtime.world))
-    how |= {"num_workers": workers, "pin_memory": True} if device.type == "cuda" else {}
+    if device.type == "cuda":
+        batch_bytes = picture_bytes(dataset.groups, image_config, s)
+        how |= {"num_workers": loader_processes(runtime.world, batch_bytes), "pin_memory": True}
     loader = iter(DataLoader(dataset, worker_init_fn=leave_process_group, **how))
     loop.bar.set_description(f"stage {s.stage}")
     for passes in steps:
@@ -187,7 +188,6 @@ def micro_batches(s, runtime, dataset, order):
     """This rank's forward passes of each step, as lists of keys of sequences of like length.
 
     The longest of a pass is at most twice as long as its shortest, as Dataset.length estimates.
-
     With --shard all ranks need equally many passes, so only micro_batch_size divides them.
     """
     steps = []

@@ -44,8 +44,8 @@ def ladder_settings(given):
         raise UserError("a ladder goes on by itself: give the same command without --resume")
     if given.get("init") == "scratch":
         raise UserError("--init scratch: make a base with --stage 0, and name its folder instead")
-    if own := given.keys() - {"stage", "out", *KEPT}:
-        known = ", ".join(map(flag, KEPT))
+    if own := given.keys() - {"stage", "out", "device", *KEPT}:
+        known = ", ".join(map(flag, (*KEPT, "device")))
         raise UserError(f"{flag(min(own))} is of one stage alone: a ladder takes {known}")
     return {"out": "runs/ladder", "steps": None, "eval_rows": 100}
 
@@ -83,7 +83,7 @@ def climb_ladder(s):
         if not run.finished:
             start = ["--resume"] if run.state.exists() else ["--init", str(before), *forwarded]
             think = ["--no-think"] if direct and stage == "3" else []
-            call([*command, "--out", str(run.path), *start, *think])
+            call([*command, "--out", str(run.path), *start, *think], s.device)
         runs.append((name, run.path, run.path / "eval", [] if direct else asked))
         before = run.path
     rows = {name: score(s, *run) for name, *run in runs}  # only now is all data made
@@ -106,7 +106,7 @@ def score(s, model, folder, asked):
     if not (folder / "scores.json").exists():
         data = s.data or find_recipe().settings("eval").get("data")
         flags = ["--model", str(model), "--out", str(folder), "--rows", str(EVAL_ROWS)]
-        call(["eval.py", *flags, *(["--data", data] if data else []), *asked])
+        call(["eval.py", *flags, *(["--data", data] if data else []), *asked], s.device)
     return read_json(folder / "scores.json")
 
 
@@ -130,14 +130,15 @@ def ladder_table(rows):
     return Table("the ladder", columns, lines)
 
 
-def call(command):
-    """Run a script on every GPU, or on a CPU in two processes.
+def call(command, device=None):
+    """Run a script on every GPU, or on a CPU in two processes. device: of the flag --device.
 
     A small model's steps are too short for one process to use two cores well.
     """
-    cores = cpu_cores()
+    cores, command = cpu_cores(), [*command, *(["--device", device] if device else [])]
     few = 1 if os.name == "nt" else 2  # torchrun may lack libuv on Windows
-    found = torch.cuda.device_count() or min(few, cores)
+    gpus = torch.cuda.device_count() if device in (None, "cuda") else 0
+    found = 1 if device == "mps" else gpus or min(few, cores)
     ranks = max(n for n in (1, 2, 4, 8) if n <= found)  # numbers that divide a batch
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
     start = torchrun if ranks > 1 else []

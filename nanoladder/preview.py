@@ -22,6 +22,14 @@ def largest_pictures(groups, config):
     return max(of_row), tokens[largest], largest
 
 
+def picture_bytes(groups, config, s):
+    """Bytes of the uint8 clips of a forward pass, if each sequence has as many as the largest."""
+    shown = [group[0].sizes for group in groups]
+    tokens = {size: image_tokens(size, config) for size in {s for sizes in shown for s in sizes}}
+    largest = max(sum(tokens[size] for size in sizes) for sizes in shown)
+    return 3 * config.factor**2 * largest * (s.micro_batch_size or s.batch_size)
+
+
 def estimate_memory(model, s, length, pictures, supervised):
     """GiB that a rank needs for sequences of `length` tokens; a split model is counted whole.
 

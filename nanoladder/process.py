@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -126,6 +127,18 @@ def run_child(command, **options):
 def cpu_cores():
     """How many cores this process may use, which can be fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def loader_processes(world, batch_bytes):
+    """How many processes load batches ahead on each of `world` ranks, as torch's DataLoader does.
+
+    Finished batches wait in /dev/shm, two for each process. In a container it may be small.
+    """
+    cores = min(8, max(1, cpu_cores() // world))
+    if not os.path.isdir("/dev/shm"):
+        return cores
+    free = shutil.disk_usage("/dev/shm").free // world
+    return min(cores, free // (3 * max(1, batch_bytes)))  # a third batch is under way
 
 
 def explain(error):

@@ -2,6 +2,7 @@
 
 import atexit
 import dataclasses
+import importlib.util
 import math
 import os
 import platform
@@ -76,6 +77,8 @@ def start_runtime(device=None, seed=0):
         torch.set_float32_matmul_precision("high")
         # With a mask, cuDNN's attention can give NaN gradients on Hopper (pytorch#196678).
         torch.backends.cuda.enable_cudnn_sdp(False)
+        if not has_bf16() and os.environ.get("RANK", "0") == "0":
+            print("this GPU has no bf16 in hardware, so without --amp it computes in fp32")
     if world > 1 and not dist.is_initialized():
         backend = "nccl" if device.type == "cuda" else "gloo"
         # The other ranks wait while one of them makes the data, which may take hours.
@@ -93,14 +96,25 @@ def leave():
         dist.destroy_process_group()
 
 
+def has_bf16():
+    """Whether the GPU has bf16 in hardware. torch's own check says yes where it is emulated."""
+    return torch.cuda.get_device_capability() >= (8, 0)
+
+
+def can_compile():
+    """Whether torch.compile has what it needs: Triton, and a GPU of at least capability 7.0."""
+    has_triton = importlib.util.find_spec("triton") is not None  # not on Windows, for example
+    return has_triton and torch.cuda.get_device_capability() >= (7, 0)
+
+
 def cuda_presets(given):
-    """What a GPU changes in the settings: bf16 where the hardware has it, and compiled graphs.
+    """What a GPU changes in the settings: bf16 and compiled graphs, where it has them.
 
     given: {name: value} of the flags.
     """
     if given.get("device", "cuda") != "cuda" or not torch.cuda.is_available():
         return {}
-    return {"amp": torch.cuda.get_device_capability() >= (8, 0), "compile": True}
+    return {"amp": has_bf16(), "compile": can_compile()}
 
 
 def autocast(device, enabled):

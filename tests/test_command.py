@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -48,13 +49,24 @@ FIELDS = [
 CONVERTERS = [name for name in CLASSES if name.endswith(".prepare") and "rooms" not in name]
 
 
-def test_on_a_gpu_every_script_computes_in_bf16_where_the_hardware_has_it(monkeypatch):
+def fields(script):
+    return {field.name for field in dataclasses.fields(script.Settings)}
+
+
+def test_on_a_gpu_every_script_uses_bf16_and_compiles_where_the_hardware_can(monkeypatch):
+    cpu = {script: script.presets({}) for script in (train, rl, evaluate)}
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    for capability, has_bf16 in (((9, 0), True), ((8, 0), True), ((7, 5), False)):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    for capability in ((9, 0), (8, 0), (7, 5), (6, 1)):
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda c=capability: c)
+        can = {"amp": capability >= (8, 0), "compile": capability >= (7, 0)}
         for script in (train, rl, evaluate):
-            assert script.presets({})["amp"] == has_bf16
+            # Nothing else differs from a CPU: the start, the size and the rates are the same.
+            own = {name: can[name] for name in can.keys() & fields(script)}
+            assert script.presets({}) == cpu[script] | own
             assert not script.presets({"device": "cpu"}).get("amp")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)  # no Triton
+    assert not train.presets({})["compile"]
     assert parse(evaluate.Settings, ["--no-amp"], evaluate.presets).amp is False
 
 
@@ -326,6 +338,18 @@ def test_help_tells_ranges_and_choices(capsys):
             parse(script.Settings, ["--help"], doc=script.__doc__)
         shown = " ".join(capsys.readouterr().out.split())
         assert "a whole number from 1 to" in shown and "one of cpu, cuda, mps" in shown
+
+
+def test_batches_that_wait_fit_into_shared_memory(monkeypatch):
+    monkeypatch.setattr(process, "cpu_cores", lambda: 16)
+    monkeypatch.setattr(process.os.path, "isdir", lambda path: True)
+    for free, expected in ((64, 2), (10**4, 8), (20, 0)):  # MB
+        usage = SimpleNamespace(free=free * 10**6)
+        monkeypatch.setattr(process.shutil, "disk_usage", lambda path, usage=usage: usage)
+        assert process.loader_processes(1, 10 * 10**6) == expected
+    assert process.loader_processes(2, 10 * 10**6) == 0
+    monkeypatch.setattr(process.os.path, "isdir", lambda path: False)  # as on a Mac
+    assert process.loader_processes(2, 10**12) == 8
 
 
 def test_cores_are_those_that_this_process_may_use():

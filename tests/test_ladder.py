@@ -26,7 +26,8 @@ def calls(monkeypatch):
     """Commands that the ladder runs; each leaves scores that grow from one to the next."""
     given = []
 
-    def call(command):
+    def call(command, device):
+        assert device is None
         given.append(command)
         folder = Path(value_of("--out", command))
         folder.mkdir(parents=True, exist_ok=True)
@@ -68,6 +69,8 @@ def test_as_many_gpus_climb_as_divide_a_batch(gpus, ranks, monkeypatch):
 
     monkeypatch.setattr(ladder.torch.cuda, "device_count", lambda: gpus)
     monkeypatch.setattr(ladder, "run_child", run_child)
+    ladder.call(["train.py", "--stage", "2"], "cpu")
+    assert commands.pop()[-2:] == ["--device", "cpu"]
     ladder.call(["train.py", "--stage", "2"])
     assert (f"--nproc_per_node={ranks}" in commands[0]) == (ranks > 1)
     for stage in ("1", "2", "cold"):

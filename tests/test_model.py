@@ -232,6 +232,14 @@ def test_sizes_of_the_presets_and_of_the_published_models(size, millions):
     assert parameters / 1e6 == pytest.approx(millions, rel=0.03)
 
 
+@pytest.mark.parametrize("size", PRESETS)
+def test_windows_of_the_presets_hold_rooms_without_padding(size):
+    vision = PRESETS[size].vision
+    side = 96 // vision.patch_size
+    plan = plan_vision(vision, ((1, side, side),), torch.device("cpu"))
+    assert plan.windows.mask is None and side**2 % plan.windows.length == 0
+
+
 def test_text_after_a_long_video_starts_past_its_time():
     """Qwen's own code does so, too.
 

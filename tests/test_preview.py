@@ -5,11 +5,11 @@ import dataclasses
 import pytest
 from PIL import Image
 
-from nanoladder.batches import Dataset
+from nanoladder.batches import Dataset, load_bytes
 from nanoladder.checkpoint import PixelLimits, Policy
 from nanoladder.image import ImageConfig
 from nanoladder.model import PRESETS, Qwen2_5_VL
-from nanoladder.preview import explain, largest_pictures
+from nanoladder.preview import estimate_memory, explain, largest_pictures, picture_bytes
 from nanoladder.schema import check_images, check_row
 from nanoladder.tokenizer import Tokenizer, config_for_tokenizer
 
@@ -73,3 +73,13 @@ def test_a_sequence_costs_what_all_its_pictures_cost(tmp_path, data_type, tokens
     row = check_row(raw | {"data_type": data_type}, tmp_path, "rows.jsonl:1")
     check_images([row])
     assert largest_pictures([[row]], CONFIG) == (tokens, 36, (96, 96))
+    clips = sum(clip.numel() for clip in load_bytes(row.images, data_type == "video", CONFIG)[0])
+    assert picture_bytes([[row]], CONFIG, Settings(micro_batch_size=3)) == 3 * clips
+
+
+def test_the_larger_preset_needs_less_than_24_gib():
+    """By the estimate: sequences of eight views with all questions, sixteen in a pass."""
+    model = Qwen2_5_VL(PRESETS["small"])
+    for amp in (True, False):
+        s = Settings(amp=amp, muon_lr=1e-3, micro_batch_size=16)
+        assert sum(estimate_memory(model, s, 1000, 8 * 36, 500).values()) < 24

@@ -181,6 +181,19 @@ def make_trainer(args, s, policy, prompts, rows, out):
     return trl.GRPOTrainer(theirs, reward, settings, data, processing_class=processor)
 
 
+def make_step(args, max_new_tokens, micro_prompts):
+    """Our step on --prompts rows about single pictures, and these rows."""
+    s = rl.Settings(prompts_per_step=args.prompts, group_size=args.group)
+    s.micro_prompts, s.max_new_tokens = micro_prompts, max_new_tokens
+    s.model = "any"  # the encoder is trained too
+    policy, ref_model = Policy.load(args.model), Policy.load(args.model).model
+    model, tokenizer, image_config, _ = policy
+    tokenizer.vision_ids += tokenizer.eos_ids  # rollout and GRPOLoss ban these
+    rows = read_kinds(Path(args.data) / "test", ["single_image"], s.prompts_per_step, think=True)
+    prompts = [encode_prompt(row, tokenizer, image_config, model.config, ask=True) for row in rows]
+    return OurStep(s, policy, ref_model, prompts), rows
+
+
 def main(argv):
     args = arguments(
         __doc__,
@@ -191,23 +204,15 @@ def main(argv):
         max_new_tokens=(96, "tokens of every answer"),
     )
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # everything needed is here
-    s = rl.Settings(
-        prompts_per_step=args.prompts, group_size=args.group, micro_prompts=args.micro_prompts
-    )
-    s.max_new_tokens, s.model = args.max_new_tokens, "any"  # the encoder is trained too
-    policy, ref_model = Policy.load(args.model), Policy.load(args.model).model
-    model, tokenizer, image_config, _ = policy
-    tokenizer.vision_ids += tokenizer.eos_ids  # rollout and GRPOLoss ban these
-    rows = read_kinds(Path(args.data) / "test", ["single_image"], s.prompts_per_step, think=True)
+    step, rows = make_step(args, args.max_new_tokens, args.micro_prompts)
+    s, turns = step.s, Turns("steps/s")
     if len(rows) < s.prompts_per_step or s.prompts_per_step % s.micro_prompts:
         raise UserError(
             f"--prompts {args.prompts}: it must be a multiple of --micro-prompts {s.micro_prompts} "
             f"and at most {len(rows)}, the number of rows in --data"
         )
-    prompts = [encode_prompt(row, tokenizer, image_config, model.config, ask=True) for row in rows]
-    step, turns = OurStep(s, policy, ref_model, prompts), Turns("steps/s")
     with tempfile.TemporaryDirectory() as out:
-        trainer = make_trainer(args, s, policy, prompts, rows, out)
+        trainer = make_trainer(args, s, step.policy, step.prompts, rows, out)
         ours, theirs = gradient_norms(trainer, step)
         if not abs(ours / theirs - 1) < TOLERANCE:
             raise UserError(f"TRL's gradient has the norm {theirs}, ours {ours}")

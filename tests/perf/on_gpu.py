@@ -74,12 +74,13 @@ def steps(a, work):
         ("agreement", 60, [*check, "agreement"], last_line),
         run("stage1-eager", 90, "train.py", *stage("1", 150), "--no-compile"),
         run("stage1-compiled", 120, "train.py", *stage("1", 150), "--compile"),
-        run("stage2-eager", 60, "train.py", *stage("2", 60), "--no-compile"),
+        run("stage2-compiled", 90, "train.py", *stage("2", 60), "--compile"),
         run("stage2-cudnn", 60, "-c", CUDNN, *stage("2", 60), "--no-compile"),
         run("rl-eager", 60, "rl.py", *grpo, "--no-compile"),
         run("rl-compiled", 90, "rl.py", *grpo, "--compile"),
-        ("full-size", 120, full, last_line),
         ("ladder", 240, [*ladder, "--out", str(work / "ladder")], read_ladder),
+        ("full-size", 120, full, last_line),
+        run("small-short", 60, *small, "--steps", "2" if a.tiny else "40"),
         run("small", 3600, *small, *rest),
     ]
 
@@ -114,6 +115,7 @@ def read_run(folder, output):
         found["first_steps_seconds"] = round(ends[1][1], 1)  # compiling is among them
         if run["settings"]["stage"] in ("1", "2"):
             found["flop_rate"] = flops_of_step(run["settings"]) / found["step_seconds"]
+            found["amp"] = run["settings"]["amp"]
     found["peak_memory_gib"] = run.get("peak_memory_gib")
     found["recompiles"] = output.count("Recompiling function")
     found["graph_breaks"] = output.count("Graph break in user code")
@@ -225,7 +227,7 @@ def main(argv):
     parser.add_argument("--only", nargs="+", help="names of the steps to run")
     a = parser.parse_args(argv)
     a.data = a.data or ("datasets/gpu-tiny" if a.tiny else "datasets/gpu")
-    end, results, product = time.time() + 60 * a.minutes, [], None
+    end, results, products = time.time() + 60 * a.minutes, [], {}
     work = ROOT / "runs" / time.strftime("gpu-%Y%m%d-%H%M%S")
     for folder in (work, a.out):
         folder.mkdir(parents=True, exist_ok=True)
@@ -240,9 +242,10 @@ def main(argv):
         limit = min(limit * (PATIENCE if a.tiny else 1), left - GRACE)
         result = run_step(name, limit, command, read, work)
         figures = result.get("figures", {})
-        product = figures.get("product_bfloat16", product)
-        if product and "flop_rate" in figures:
-            figures["share of the bf16 product"] = figures["flop_rate"] / product
+        products = figures if "product_bfloat16" in figures else products
+        if products and "flop_rate" in figures:
+            product = "product_bfloat16" if figures.pop("amp") else "product_float32"
+            figures[f"share of {product}"] = figures["flop_rate"] / products[product]
         results.append(result)
         write_json(a.out / f"{name}.json", result)
         print(

@@ -28,6 +28,7 @@ def arguments(doc, argv, **flags):
     )
     parser.add_argument("--model", default=BASE, help="run folder or checkpoint folder")
     parser.add_argument("--data", default="datasets/rooms-spatial", help="data folder with test")
+    parser.add_argument("--out", help="JSON file to write, where a script writes one")
     for name, (default, text) in (flags | {"turns": (5, "turns of each contestant")}).items():
         parser.add_argument("--" + name.replace("_", "-"), type=int, default=default, help=text)
     return parser.parse_args(argv)
