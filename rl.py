@@ -12,7 +12,7 @@ One step:
     3. reward each answer: format (0 or 1) + accuracy (0 to 1)               (reward)
     4. compare each reward with those of its group                           (advantages)
     5. compute the log-probability of every answer token, with gradients     (answer_logprobs)
-    6. make tokens of better answers likelier, and stay near the reference   (GRPOLoss)
+    6. make tokens of better answers likelier, and stay near the reference   (grpo_loss)
     7. take one optimizer step
 
 With ratio = policy / policy at the time of the rollout, for each token, the loss is
@@ -22,12 +22,11 @@ With ratio = policy / policy at the time of the rollout, for each token, the los
     A = (r - mean of the group's r) / (std of the group's r + 1e-4)
     k3 = ref / policy - log(ref / policy) - 1
 
-eps is CLIP_EPS. ref is the reference, a frozen copy of the policy at the start. k3 estimates
-KL(policy || reference) and is never negative, but its gradient is not an unbiased one of the KL. We
-keep it because SpatialLadder uses it (section 4 of the paper). With one update a rollout the ratio
-is 1 up to rounding, so nothing is clipped. The advantages of a group add up to 0, so the loss stays
-near 0: watch the accuracy instead. Where all rewards of a group are equal, its advantages are 0.
-`idle` is the share of such groups.
+eps is CLIP_EPS. ref is the reference, a frozen copy of the start. k3 estimates KL(policy || ref).
+Its gradient is not that of the KL, but SpatialLadder uses it (section 4 of the paper). With one
+update a rollout the ratio is 1 up to rounding, so nothing is clipped. The advantages of a group add
+up to 0, so the loss stays near 0: watch the accuracy instead. `idle` is the share of groups whose
+rewards are all equal, so that all of their advantages are 0.
 """
 
 import dataclasses
@@ -167,11 +166,26 @@ def answer_logprobs(model, batch, ids, mask, banned_ids):
     return torch.zeros(ids.shape, device=ids.device).masked_scatter(mask, chosen), entropy.mean()
 
 
-class GRPOLoss(nn.Module):
-    """The loss of this file's docstring, over packed groups, and statistics for the log.
+def grpo_loss(logprobs, old_logprobs, ref_logprobs, advantage, mask, kl_coef):
+    """The loss of this file's docstring, and its log. advantage [B, G]; else tensors [B, G, C]."""
+    ratio = (logprobs - old_logprobs).exp()
+    clipped = ratio.clamp(1 - CLIP_EPS, 1 + CLIP_EPS)
+    A = advantage[..., None]  # the same for all tokens of an answer
+    policy_loss = -torch.minimum(ratio * A, clipped * A)
+    difference = ref_logprobs - logprobs
+    kl = difference.exp() - difference - 1
+    lengths = mask.sum(-1)
+    loss = (((policy_loss + kl_coef * kl) * mask).sum(-1) / lengths).mean()
+    return loss, {
+        "loss": loss,
+        "kl": (kl * mask).sum() / lengths.sum(),
+        "clipped": ((ratio != clipped) & mask).sum() / lengths.sum(),
+        "off_policy": ((ratio - 1).abs() * mask).sum() / lengths.sum(),  # 0 but for rounding
+    }
 
-    ref_model: another model, the policy itself (without its LoRA), or None where there is no KL.
-    """
+
+class GRPOLoss(nn.Module):
+    """grpo_loss of packed groups. ref_model: another, the policy without its LoRA, or None."""
 
     def __init__(self, s, model, ref_model, banned_ids):
         super().__init__()
@@ -180,27 +194,13 @@ class GRPOLoss(nn.Module):
 
     def forward(self, batch, ids, mask, advantage, old_logprobs):
         """ids, mask, old_logprobs [B, G, C]; advantage [B, G] -> the loss and {name: number}."""
-        ref = None
+        logprobs, entropy = answer_logprobs(self.model, batch, ids, mask, self.banned_ids)
+        ref = logprobs.detach()
         if self.ref_model is not None:
             with torch.no_grad(), lora_off(self.ref_model):
                 ref, _ = answer_logprobs(self.ref_model, batch, ids, mask, self.banned_ids)
-        logprobs, entropy = answer_logprobs(self.model, batch, ids, mask, self.banned_ids)
-        ratio = (logprobs - old_logprobs).exp()
-        clipped = ratio.clamp(1 - CLIP_EPS, 1 + CLIP_EPS)
-        advantage = advantage[..., None]
-        token_loss = -torch.minimum(ratio * advantage, clipped * advantage)
-        ref = logprobs.detach() if ref is None else ref  # then kl is 0
-        kl = (ref - logprobs).exp() - (ref - logprobs) - 1
-        lengths = mask.sum(-1)
-        loss = (((token_loss + self.s.kl_coef * kl) * mask).sum(-1) / lengths).mean()
-        stats = {
-            "loss": loss,
-            "kl": (kl * mask).sum() / lengths.sum(),
-            "clipped": ((ratio != clipped) & mask).sum() / lengths.sum(),
-            "off_policy": ((ratio - 1).abs() * mask).sum() / lengths.sum(),  # 0 but for rounding
-            "entropy": entropy,
-        }
-        return loss, {name: value.detach() for name, value in stats.items()}
+        loss, stats = grpo_loss(logprobs, old_logprobs, ref, advantage, mask, self.s.kl_coef)
+        return loss, {k: v.detach() for k, v in (stats | {"entropy": entropy}).items()}
 
 
 # ---------------------------------------------------------------- the loop

@@ -7,6 +7,7 @@ A test fails when a block is stale, so a page cannot tell what no run has measur
 
 import ast
 import re
+import textwrap
 from pathlib import Path
 from statistics import mean
 
@@ -148,6 +149,14 @@ def ratios(path):
 
 
 # ---------------------------------------------------------------- excerpts of the source
+
+
+def row(path, name, *parts):
+    """A row of data (make_rows.py): its picture, and its prompt and answer, or only those parts."""
+    told = read_json(ROOT / path)[name]
+    texts = [line for part in parts or ("prompt", "answer") for line in told[part].split("\n")]
+    shown = "\n".join(textwrap.fill(text, 96, break_on_hyphens=False) for text in texts)
+    return f"![the picture of this row]({told['picture']})\n\n```\n{shown}\n```\n"
 
 
 def lines(*paths):
