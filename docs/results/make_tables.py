@@ -103,6 +103,34 @@ def seeds(path, *stages):
     return markdown(("%", "NQ", "MCQ", "overall", "each seed", *beside), rows)
 
 
+TAUGHT = {  # {stage: (command, what it teaches, minutes of training)}
+    "base": ("", "what all starts from", ""),
+    "stage1": ("python train.py --stage 1", "perception: boxes of the objects in a question", 8),
+    "stage2": ("python train.py --stage 2", "understanding: seven types of spatial questions", 16),
+    "cold": (
+        "python train.py --stage cold",
+        "cold start: a rationale in tags before each answer",
+        17,
+    ),
+    "rl": ("python rl.py", "GRPO: answers with more reward become likelier", 26),
+}
+
+
+def stages(path):
+    """What each stage is, and its scores over all seeds."""
+    rows, found = [], read_json(ROOT / path)
+    for stage, (command, taught, minutes) in TAUGHT.items():
+        names = ("nq", "mcq", "overall", "shuffled", "constant")
+        nq, mcq, average, *beside = (percent(mean(found[stage][name])) for name in names)
+        named = f"`{command}`" if command else stage
+        iou = f"{mean(found[stage]['iou']):.2f}"
+        rows.append((named, taught, minutes, f"**{average}**", nq, mcq, *beside, iou))
+    beside = ("shuffled pictures", "best constant", "IoU")
+    return markdown(
+        ("command", "what it teaches", "minutes", "overall", "NQ", "MCQ", *beside), rows
+    )
+
+
 def gains(path, stage):
     """What a stage adds to the one before with each seed, row by row, in points."""
     found = read_json(ROOT / path)[stage]["gain"]
