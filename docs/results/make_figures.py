@@ -10,6 +10,7 @@ are called without-STAGE are drawn into grpo.png, too.
 
 import re
 import sys
+import tempfile
 import textwrap
 from functools import lru_cache
 from math import comb
@@ -20,6 +21,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
 import rl
 from data.rooms.floor import ACROSS, ALONG, BEHIND, CELL, Sights, across_and_along, turn
@@ -42,6 +44,8 @@ RESULTS = Path(__file__).parent
 DOCS = RESULTS.parent
 NUMBER, SIDE = "absolute distance", 384
 COLOURS = ("#d1495b", "#00798c", "#e08e1b")
+# What the paper's figure shows in about 2,600 steps of GRPO, read off by eye.
+PAPER_GRPO = {"accuracy": {"start": 0.35, "end": 0.55}, "spread": {"start": 0.36, "end": 0.10}}
 
 
 @lru_cache
@@ -144,12 +148,12 @@ def follows(prediction):
 
 
 def stages(boxes, direct, thought, group):
-    """The stages of the ladder, each with one answer: boxes, direct, thought about, and sampled."""
-    figure = plt.figure(figsize=(11, 8.4), layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=(1.15, 1))
-    found, seen, plan = above.subplots(1, 3)
-    asked, bars = below.subplots(1, 2, width_ratios=(1, 1.5))
-    picture(found, boxes["images"][0], "Stage 1: " + boxes["prompt"])
+    """The stages of the ladder, each with an answer about one picture (one_room)."""
+    figure = plt.figure(figsize=(11, 10), layout="constrained")
+    above, below = figure.subfigures(2, 1, height_ratios=(1.9, 1))
+    found, plan = above.subplots(1, 2)
+    bars = below.subplots()
+    picture(found, boxes["images"][0], "Stage 1: " + boxes["prompt"], width=60)
     scale = SIDE / boxes["input_size"][0]
     for key, colour in (("truth", "white"), ("parsed", COLOURS[0])):
         for item in boxes[key]:
@@ -159,13 +163,13 @@ def stages(boxes, direct, thought, group):
             if key == "parsed":
                 name = {"color": "white", "backgroundcolor": colour, "fontsize": 10}
                 found.text(x1 + 4, y1 - 6, item["label"], **name)
-    question = direct["prompt"].split("\n")[0]
-    picture(seen, direct["images"][0], f"Stage 2: {question}\nAnswer: {direct['answer']}")
+    question = filled("Stage 2: " + direct["prompt"].split("\n")[0], 60)
+    said = f"{question}\nAnswer: {direct['answer']}"
+    found.text(0.5, -0.02, said, transform=found.transAxes, ha="center", va="top", fontsize=11)
     thinking = rationale(thought["answer"])
     sights = Sights(truth_about(thought["images"][0]), "single_image", thought["input_size"][0])
     board(plan, sights, thinking)
-    plan.set_title(filled(f"The cold start: {thinking}\nAnswer: {final(thought)}", 38), fontsize=11)
-    picture(asked, group[0]["images"][0], "Stage 3: " + group[0]["prompt"].split("\n")[0])
+    plan.set_title(filled(f"The cold start: {thinking}\nAnswer: {final(thought)}", 60), fontsize=11)
     rewards = np.array([g["format"] + g["accuracy"] for g in group])
     advantages = (rewards - rewards.mean()) / (rewards.std(ddof=1) + 1e-4)
     colours = np.where(advantages > 0, COLOURS[1], COLOURS[0])
@@ -174,8 +178,9 @@ def stages(boxes, direct, thought, group):
     parts = [f"format {g['format']:.0f} + accuracy {g['accuracy']:.1f}" for g in group]
     labels = [f"{answer}: {part}" for answer, part in zip(answers, parts)]
     bars.set_yticks(range(len(group)), labels)
-    title = f"Eight sampled answers and their advantages. The truth is {group[0]['truth']}."
-    bars.set_title(title, fontsize=11)
+    title = f"Stage 3: {group[0]['prompt'].splitlines()[0]}\nThe truth is {group[0]['truth']}."
+    bars.set_title(filled(title, 110), fontsize=11)
+    bars.set_xlabel("advantage of each of eight sampled answers")
     save(figure, "stages.png")
 
 
@@ -205,28 +210,31 @@ def grpo(runs):
     runs: {label: folder of rl.py}.
     """
     logs = {label: read_jsonl(run / "metrics.jsonl") for label, run in runs.items()}
-    panels = {
-        "accuracy of sampled answers (training)": "accuracy",
-        "groups without advantages (idle)": "idle",
-        "KL to the reference, nats": "kl",
-    }
-    figure, (first, *axes) = plt.subplots(1, 4, figsize=(15, 3), layout="constrained")
+    panels = {"accuracy": "accuracy of sampled answers (training)"}
+    panels |= {"spread": "standard deviation of a group's rewards", "idle": "share of idle groups"}
+    figure, axes = plt.subplots(2, 2, figsize=(11, 6.4), layout="constrained")
+    first, *others = axes.flat
     scored = [row for row in next(iter(logs.values())) if "val" in row]
     for name, label, colour in (("nq", "numbers", COLOURS[0]), ("mcq", "choices", COLOURS[2])):
         values = [np.mean([kind[name] for kind in row["val"].values()]) for row in scored]
         first.plot([row["step"] for row in scored], values, "o-", color=colour, label=label)
-    first.set_title("accuracy of greedy answers (validation)")
-    first.legend(loc="lower right")
-    for axis, (title, name) in zip(axes, panels.items()):
+    first.set_ylabel("accuracy of greedy answers (validation)")
+    for axis, (name, title) in zip(others, panels.items()):
         for (label, rows), colour in zip(logs.items(), (COLOURS[1], COLOURS[0], COLOURS[2])):
             steps, values = [row["step"] for row in rows], [row[name] for row in rows]
             axis.plot(steps, values, color=colour, alpha=0.15)
             axis.plot(steps, smooth(values, 0.95), color=colour, label=label)
-        axis.set_title(title)
-    if len(logs) > 1:
-        axes[0].legend(loc="lower right")
-    for axis in (first, *axes):
+        for when, value in PAPER_GRPO.get(name, {}).items():
+            axis.axhline(value, color="#777", ls=":", lw=1)
+            axis.text(
+                rows[-1]["step"], value, f"paper, {when}", color="#555", ha="right", va="bottom"
+            )
+        axis.set_ylabel(title)
+    for axis in axes.flat:
         axis.set_xlabel("step")
+    first.legend(loc="lower right")
+    if len(logs) > 1:
+        others[0].legend(loc="upper left")
     save(figure, "grpo.png")
 
 
@@ -259,7 +267,8 @@ def sampling(folders):
         entropy = np.mean([answer["semantic_entropy"] for answer in answers])
         drawn[name] = {"k": numbers, "best of k": best, "semantic entropy": entropy}
     left.set_xscale("log", base=2)
-    left.set(xlabel="k", title="best score among k sampled answers (pass@k)", xticks=numbers)
+    left.set(xlabel="k", ylabel="mean score", xticks=numbers)
+    left.set_title("best of k sampled answers (pass@k)")
     left.set_xticks(numbers, map(str, numbers))
     left.legend()
     entropies = [values["semantic entropy"] for values in drawn.values()]
@@ -295,11 +304,9 @@ def looking(folders):
     return shares
 
 
-def sampled(run, data):
-    """Eight answers of a run to a training question, with the parts of their reward."""
+def sampled(run, row):
+    """Eight answers of a run to a row, with the parts of their reward."""
     policy, s = Policy.load(run), rl.Settings()
-    rows = [r for r in read_rows(data / "train/spatial.jsonl") if r.question_type == NUMBER]
-    row = next(row for row in rows if row.data_type == "single_image")
     row.think = True
     check_images([row])
     prompt = encode_prompt(row, *policy[1:3], policy.model.config, ask=True)
@@ -309,30 +316,49 @@ def sampled(run, data):
     return [about | {"answer": text} | part for text, part in zip(texts, parts)]
 
 
+def one_room(boxes, direct, thought, run):
+    """An answer of each stage about one picture, and the run's group of sampled answers about it.
+
+    Stage 2 and the cold start answer questions of direction rightly, and the boxes are of three
+    objects. Of the pictures where that is so, it is the one whose IoU is nearest to the usual one.
+    """
+
+    def about(predictions, is_wanted):
+        return {Path(p["images"][0]).name: p for p in reversed(predictions) if is_wanted(p)}
+
+    def is_right(p):
+        wanted = ("relative direction", "single_image")
+        return (p["question_type"], p["kind"]) == wanted and p["scores"]["accuracy"] == 1
+
+    found = about(boxes, lambda p: len(p["truth"]) == 3)
+    said, told = about(direct, is_right), about(thought, lambda p: is_right(p) and follows(p))
+    rows = read_rows(Path(direct[0]["images"][0]).parents[2] / "spatial.jsonl")
+    asked = {Path(r.images[0]).name: r for r in rows if r.question_type == NUMBER}
+    shared = found.keys() & said.keys() & told.keys() & asked.keys()
+    usual = np.mean([p["scores"]["iou"] for p in boxes])
+    name = min(sorted(shared), key=lambda name: abs(found[name]["scores"]["iou"] - usual))
+    return found[name], said[name], told[name], sampled(run, asked[name])
+
+
+def enlarged(prediction, folder):
+    """The prediction with a larger picture of its room, drawn into a folder."""
+    path = Path(folder) / Path(prediction["images"][0]).name
+    Image.fromarray(drawn_large(prediction["images"][0])).save(path)
+    return prediction | {"images": [str(path)]}
+
+
 def main(ladder):
     def scored(run):
-        rows = read_jsonl(ladder / run / "predictions.jsonl")
+        files = (ladder / run / name for name in ("eval/predictions.jsonl", "predictions.jsonl"))
+        rows = read_jsonl(next(path for path in files if path.exists()))
         return [p for p in rows if p["split"] == "test"]
 
     boxes = [p for p in scored("stage1") if p["question_type"] == "localization"]
     direct, thought = scored("stage2"), scored("cold")
-
-    def right(predictions):
-        wanted = ("relative direction", "single_image", 1)
-        names = ("question_type", "kind")
-        return [
-            p
-            for p in predictions
-            if (*(p[name] for name in names), p["scores"].get("accuracy")) == wanted
-        ]
-
-    data = Path(right(direct)[0]["images"][0]).parents[3]
-    group = sampled(ladder / "cold", data)
-    several = sorted((p for p in boxes if len(p["truth"]) == 3), key=lambda p: p["scores"]["iou"])
-    explained = next(filter(follows, right(thought)))
-    stages(several[len(several) // 2], right(direct)[0], explained, group)
+    stages(*one_room(boxes, direct, thought, ladder / "cold"))
     encoder(direct)
-    draw_samples(some(boxes, 8), DOCS / "samples.png")
+    with tempfile.TemporaryDirectory() as folder:
+        draw_samples([enlarged(p, folder) for p in some(boxes, 8)], DOCS / "samples.png")
     floor(thought)
     if (ladder / "rl" / "scores.json").exists():
         others = {run.parent.name: run for run in sorted(ladder.parent.glob("without-*/rl"))}
