@@ -9,11 +9,14 @@ break a rule, each with its reason. Every abbreviation and every heading is in t
 
 import dataclasses
 import importlib
+import json
 import re
 import sys
 from pathlib import Path
 
 import pytest
+
+from nanoladder.tables import HEADINGS
 
 ROOT = Path(__file__).parent.parent
 GLOSSARY = (ROOT / "docs/glossary.md").read_text(encoding="utf-8").lower()
@@ -95,6 +98,27 @@ def test_the_glossary_has_the_headings_of_tables():
         found |= {heading.strip(" *").lower() for line in tables for heading in line.split("|")}
     words = {word for heading in found for word in re.findall(r"[a-z-]{2,}", heading)}
     assert sorted(word for word in words - {*PLAIN} if word not in GLOSSARY) == []
+
+
+def test_the_glossary_has_what_reports_and_logs_show():
+    """The headings of tables that scripts print, and the names in a run's metrics.jsonl."""
+    shown = {
+        *HEADINGS,
+        "acc50",
+        "valid_json",
+        "label_f1",
+        "constant_iou",
+        "avg",
+        "micro",
+        "lr_factor",
+    }
+    log = (ROOT / "docs/results/ladder/rl/metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    shown |= json.loads(log[0]).keys() - {"step", "seconds", "rollout_seconds", "update_seconds"}
+    assert [
+        name
+        for name in sorted(shown)
+        if not re.search(rf"(?<!\w){re.escape(name.lower())}", GLOSSARY)
+    ] == []
 
 
 if __name__ == "__main__":
