@@ -140,10 +140,11 @@ def gains(path, stage):
     return markdown(("seed", "gain", "95 %"), rows)
 
 
-def controls(path):
+def controls(path, *runs):
     """Runs of one seed that tell what a gain is worth: their scores, and their paired gains."""
-    rows = []
-    for run, scores in read_json(ROOT / path).items():
+    rows, found = [], read_json(ROOT / path)
+    for run in runs:
+        scores = found[run]
         cells = (percent(scores[name][0]) for name in ("nq", "mcq", "overall", "shuffled"))
         gained = "", "", ""
         if "gain" in scores:
@@ -152,6 +153,15 @@ def controls(path):
         rows.append((run, *cells, *gained))
     columns = ("%", "NQ", "MCQ", "overall", "shuffled pictures", "gain over", "gain", "95 %")
     return markdown(columns, rows)
+
+
+def ood(path, *stages):
+    """Scores out of domain, means over the seeds, of each benchmark's 100 rows."""
+    rows, found = [], read_json(ROOT / path)
+    for stage in stages:
+        names = ("ood", "ood-constant", "ood-shuffled")
+        rows.append((stage, *(percent(mean(found[stage][name])) for name in names)))
+    return markdown(("%", "overall-ood", "best constant", "shuffled pictures"), rows)
 
 
 def by_type(path, *stages):
