@@ -28,7 +28,8 @@ from nanoladder.command import parse
 TEXTS = {page: page.read_text(encoding="utf-8") for page in PAGES}
 README, TOGETHER = TEXTS[ROOT / "README.md"], "\n".join(TEXTS.values())
 START = r"(?:python|torchrun --nproc_per_node 2) (train\.py|rl\.py|eval\.py|-m data\.[\w.]+)"
-EXERCISE = re.compile(r"```python\n((?:(?!```).)*)```\n\n`(.*?)`\n", re.DOTALL)
+FOLD = r"(?:<details><summary>Answer</summary>\n\n)?"
+EXERCISE = re.compile(rf"```python\n((?:(?!```).)*)```\n\n{FOLD}`(.*?)`\n", re.DOTALL)
 EXERCISES = {
     f"{page.stem}-{number}": found
     for page, text in TEXTS.items()
