@@ -6,6 +6,7 @@ from functools import partial
 import pytest
 import torch
 
+import rl
 import train
 from nanoladder import predict, scoring
 from nanoladder.files import read_jsonl
@@ -60,3 +61,19 @@ def test_a_run_makes_few_graphs_and_computes_the_same(rooms, tmp_path, graphs):
     assert [r["val"] for r in compiled] == [r["val"] for r in eager] and len(eager) == 2
     losses = [[r["loss"] for r in log] for log in (compiled, eager)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_later_stages_make_no_graph_after_their_first_steps(rooms, tmp_path, graphs):
+    quick, base = ["--data", str(rooms), "--eval-rows", "0"], str(tmp_path / "base")
+    new = ["--init", "scratch", "--no-freeze-vision", "--mix", "localization=1"]
+    train.main([*quick, *new, "--steps", "1", "--eval-every", "0", "--out", base])
+    spatial = ["--mix", "single_image=1,multi_view=1,video=1", "--no-rationales", "--freeze-vision"]
+    spatial += ["--stage", "2", "--steps", "6", "--batch-size", "8", "--micro-batch-size", "4"]
+    flags = [*quick, *spatial, "--init", base, "--eval-every", "3", "--compile"]
+    train.main([*flags, "--out", str(tmp_path / "stage2")])
+    assert 0 < len(graphs.steps) <= 10 and max(graphs.steps) < 3  # the steps before a validation
+    graphs.steps, graphs.step = [], 0
+    flags = [*quick, "--init", str(tmp_path / "stage2"), "--no-think", "--steps", "6", "--compile"]
+    flags += ["--prompts-per-step", "4", "--group-size", "2", "--max-new-tokens", "8"]
+    rl.main([*flags, "--save-every", "3", "--out", str(tmp_path / "rl")])
+    assert 0 < len(graphs.steps) <= 8 and max(graphs.steps) < 3
