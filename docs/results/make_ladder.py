@@ -18,10 +18,9 @@ from nanoladder.tables import plain, spatial
 
 STAGES = ("base", "stage1", "stage2", "cold", "rl")
 # Over which run a run gains.
-GAINS = {"cold": "stage2", "cold-1255": "stage2", "cold-5000": "stage2", "stage2-longer": "stage2"}
+GAINS = {"cold": "stage2", "cold-1255": "stage2", "cold-5000": "stage2"}
 GAINS |= {"rl": "cold", "rl-longer": "cold", "cold-longer": "cold", "expert2": "cold"}
 GAINS |= {"rl-1255": "cold-1255", "rl-5000": "cold-5000", "rl-after-longer": "cold-longer"}
-GAINS |= {"rl-direct": "stage2", "cold-blank": "stage2-blank"}
 
 
 def types_of(scores):

@@ -186,6 +186,17 @@ def ratios(path):
     return markdown(("what", "beside", "ratio", "of single turns"), rows)
 
 
+def shares(path):
+    """Where the time goes, as tests/perf/breakdown.py found it: shares of the profiled time."""
+    rows = []
+    for r in read_json(ROOT / path)["results"]:
+        python = 1 - r["products"] - r["others"]
+        parts = (percent(share) for share in (r["products"], r["others"], python))
+        rows.append((r["what"], f"{r['seconds']:.2f}", *parts, f"{r['operations'] // 1000},000"))
+    columns = ("work", "seconds", "matrix products, %", "other operations, %", "Python, %")
+    return markdown((*columns, "operations"), rows)
+
+
 # ---------------------------------------------------------------- excerpts of the source
 
 
