@@ -23,7 +23,7 @@ GLOSSARY = (ROOT / "docs/glossary.md").read_text(encoding="utf-8").lower()
 # Abbreviations and headings that every reader knows, or that name a thing.
 COMMON = {"CPU", "GPU", "CUDA", "EPYC", "README", "CSV", "ICLR", "EU", "JSON", "PNG", "TRL"}
 PLAIN = """change changed changes chapter command directions earns edit exactly fools happen left
-lines machine minutes notice oneself points should tags was""".split()
+lines machine minutes notice oneself operations points seconds should tags was work""".split()
 SCRIPTS = ("train", "rl", "eval", "nanoladder.ask")
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
 MOST_WORDS, MOST_NUMBERS = 30, 2
