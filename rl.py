@@ -167,7 +167,7 @@ def answer_logprobs(model, batch, ids, mask, banned_ids):
 
 
 def grpo_loss(logprobs, old_logprobs, ref_logprobs, advantage, mask, kl_coef):
-    """The loss of this file's docstring, and its log. advantage [B, G]; else tensors [B, G, C]."""
+    """The loss of this file's docstring, and its log. advantage [B, G], other tensors [B, G, C]."""
     ratio = (logprobs - old_logprobs).exp()
     clipped = ratio.clamp(1 - CLIP_EPS, 1 + CLIP_EPS)
     A = advantage[..., None]  # the same for all tokens of an answer
@@ -185,7 +185,7 @@ def grpo_loss(logprobs, old_logprobs, ref_logprobs, advantage, mask, kl_coef):
 
 
 class GRPOLoss(nn.Module):
-    """grpo_loss of packed groups. ref_model: another, the policy without its LoRA, or None."""
+    """grpo_loss of packed groups. ref_model: another model, the policy without LoRA, or None."""
 
     def __init__(self, s, model, ref_model, banned_ids):
         super().__init__()

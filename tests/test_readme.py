@@ -20,10 +20,12 @@ from PIL import Image
 import rl
 import train
 from data.convert import Settings as ConverterSettings
+from data.rooms.prepare import VERSION
 from docs.results.make_tables import PAGES, rewritten
 from nanoladder import answers, ask, batches, prompts, rewards
 from nanoladder.checkpoint import BASE
 from nanoladder.command import parse
+from nanoladder.files import read_json
 
 TEXTS = {page: page.read_text(encoding="utf-8") for page in PAGES}
 README, TOGETHER = TEXTS[ROOT / "README.md"], "\n".join(TEXTS.values())
@@ -154,6 +156,11 @@ def test_links_and_named_files_exist():
         headings = re.findall(r"^#+ (.*)", text, re.MULTILINE)
         anchors = [re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in headings]
         assert not anchor or anchor in anchors
+
+
+def test_the_rows_in_chapters_are_of_these_rooms():
+    """Where the rooms have changed, docs/results/make_rows.py must read the rows anew."""
+    assert read_json(ROOT / "docs/results/rows.json")["version"] == VERSION
 
 
 def test_every_recorded_run_has_a_line_and_is_quoted():

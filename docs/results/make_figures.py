@@ -267,8 +267,7 @@ def sampling(folders):
         entropy = np.mean([answer["semantic_entropy"] for answer in answers])
         drawn[name] = {"k": numbers, "best of k": best, "semantic entropy": entropy}
     left.set_xscale("log", base=2)
-    left.set(xlabel="k", ylabel="mean score", xticks=numbers)
-    left.set_title("best of k sampled answers (pass@k)")
+    left.set(xlabel="k", title="best score among k sampled answers (pass@k)", xticks=numbers)
     left.set_xticks(numbers, map(str, numbers))
     left.legend()
     entropies = [values["semantic entropy"] for values in drawn.values()]

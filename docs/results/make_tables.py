@@ -204,7 +204,9 @@ def row(path, name, *parts):
     """A row of data (make_rows.py): its picture, and its prompt and answer, or only those parts."""
     told = read_json(ROOT / path)[name]
     texts = [line for part in parts or ("prompt", "answer") for line in told[part].split("\n")]
-    shown = "\n".join(textwrap.fill(text, 96, break_on_hyphens=False) for text in texts)
+    # Lists of boxes have no spaces, so lines may also end between two of their items.
+    filled = (textwrap.fill(t.replace("},{", "}, {"), 96, break_on_hyphens=False) for t in texts)
+    shown = "\n".join(filled).replace("}, {", "},{")
     return f"![the picture of this row]({told['picture']})\n\n```\n{shown}\n```\n"
 
 

@@ -1,4 +1,4 @@
-"""Where the time goes in a rollout, in an update of GRPO and in scoring.
+"""Where the time goes in a rollout, in a step of GRPO and in scoring.
 
     python tests/perf/breakdown.py --model runs/ladder/cold --out FILE.json
 
